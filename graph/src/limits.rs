@@ -1,0 +1,18 @@
+//! Bounds of the store, and why they are what they are.
+
+/// Sequence numbers one commit may take; a room is created with about a dozen events.
+pub const MAX_SEQS_PER_COMMIT: u16 = 4096;
+/// Log records kept in memory for live followers; a follower further behind reads the stored log.
+pub const LIVE_LOG_RECORDS: usize = 4096;
+/// Records one call of a follower returns at most.
+pub const FOLLOW_BATCH: usize = 256;
+/// Names kept in memory, each direction.
+pub const INTERNED_IN_MEMORY: usize = 100_000;
+/// Nodes of state maps kept in memory (at most about 600 bytes each).
+pub const STATE_NODES_IN_MEMORY: usize = 16_384;
+/// Memory for all write buffers together, bytes.
+pub const WRITE_BUFFERS: usize = 32 << 20;
+/// The log is replayed at start: its size bounds the time to ready, bytes.
+pub const WAL: u64 = 128 << 20;
+/// Files RocksDB keeps open.
+pub const OPEN_FILES: i32 = 512;

@@ -1,0 +1,202 @@
+//! Everything that is stored: every family with its key, its value, how it is read, and who writes it.
+//!
+//! A family is a type; its key and value types are part of it, so the wrong key does not compile. The kinds:
+//! `Point` families are only read by whole key (bloom filter over whole keys, hash index in the blocks); `Scan(n)`
+//! families are ranged over below their first `n` bytes (bloom filter over these too); `Small` ones are small and
+//! read any way; `Blob` values are large and live in blob files.
+
+use crate::{
+    codec::{Decode, Encode, Json, Raw},
+    event::{EventLinks, EventRecord, Membership, RoomHead, RoomRecord},
+    ids::{ChainNum, EventNum, Pos, RoomNum, Root, Seq, UserNum},
+    log::LogRecord,
+};
+use serde_json::Value;
+
+/// How a family is read, and so how RocksDB is set up for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Read by whole key only.
+    Point,
+    /// Ranged over below a prefix of this many bytes.
+    Scan(usize),
+    /// Little data, read any way.
+    Small,
+    /// Large values.
+    Blob,
+}
+
+/// One family of the store: a name, a key type and a value type.
+pub trait Family: 'static {
+    /// The column family's name.
+    const NAME: &'static str;
+    /// How it is read.
+    const KIND: Kind;
+    /// Its keys.
+    type Key: Encode + Decode;
+    /// Its values.
+    type Value: Encode + Decode;
+}
+
+macro_rules! families {
+    ($($(#[$doc:meta])* $name:ident = $text:literal : $key:ty => $value:ty, $kind:expr;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Copy)]
+            pub struct $name;
+            impl Family for $name {
+                const NAME: &'static str = $text;
+                const KIND: Kind = $kind;
+                type Key = $key;
+                type Value = $value;
+            }
+        )*
+        /// Every family: name and kind.
+        pub const ALL: &[(&str, Kind)] = &[$(($text, $kind)),*];
+    };
+}
+
+/// The version of everything below. It goes up when stored data written before can no longer be read as is.
+pub const VERSION: u64 = 1;
+
+families! {
+    // ---- the store itself ------------------------------------------------------------------------------------
+    /// Facts about the database: `schema`, `server_name`, `created`. Written at creation.
+    Meta = "meta": (String,) => Raw, Kind::Small;
+    /// The log: what each commit did. Written by every commit, under its last sequence number.
+    Log = "log": (Seq,) => LogRecord, Kind::Small;
+    /// Up to where each follower has worked. Written by followers.
+    Cursors = "cursor": (String,) => Seq, Kind::Small;
+    /// Name to number, by kind of name (`intern::Kind`). Written by whoever meets a name first.
+    Numbers = "number": (u8, String) => u64, Kind::Point;
+    /// Number to name.
+    Names = "name": (u8, u64) => String, Kind::Point;
+
+    // ---- events ----------------------------------------------------------------------------------------------
+    /// The fixed facts of an event. Written by rooms, again when it is redacted.
+    EventRecords = "event": (EventNum,) => EventRecord, Kind::Point;
+    /// The canonical JSON of an event as it was made or received; the redacted form once it is redacted.
+    EventJson = "event_json": (EventNum,) => Raw, Kind::Point;
+    /// (when redacted, the JSON before), kept for the configured time for compliance only.
+    EventOriginals = "event_original": (EventNum,) => (u64, Raw), Kind::Point;
+    /// The previous and the authorizing events.
+    Links = "event_link": (EventNum,) => EventLinks, Kind::Point;
+    /// The events that name the first as a previous event.
+    Children = "event_child": (EventNum, EventNum) => (), Kind::Scan(8);
+    /// Chain cover: the chain an event of the auth graph is on, and its place there.
+    Chains = "chain": (EventNum,) => (ChainNum, u64), Kind::Point;
+    /// Chain cover: from (chain, other chain, place on the first) one reaches that place on the other.
+    ChainLinks = "chain_link": (ChainNum, ChainNum, u64) => u64, Kind::Scan(8);
+    /// Chain cover: the highest place taken on a chain.
+    ChainTips = "chain_tip": (ChainNum,) => u64, Kind::Point;
+    /// Chain cover, the other way: what stands at a place of a chain.
+    ChainEvents = "chain_event": (ChainNum, u64) => EventNum, Kind::Scan(8);
+
+    // ---- rooms -----------------------------------------------------------------------------------------------
+    /// What never changes about a room: version, creation event. Written once.
+    Rooms = "room": (RoomNum,) => Json<RoomRecord>, Kind::Small;
+    /// Where a room is: forward extremities, current state, depth. Written with every event.
+    Heads = "room_head": (RoomNum,) => RoomHead, Kind::Small;
+    /// The room's events in the order they arrived. Written by rooms.
+    Timeline = "timeline": (RoomNum, Pos) => EventNum, Kind::Scan(8);
+    /// The current state from a position on, where it changed.
+    StateAt = "state_at": (RoomNum, Pos) => Root, Kind::Scan(8);
+    /// Nodes of the persistent state maps, by content.
+    StateNodes = "state_node": (Root,) => Raw, Kind::Point;
+    /// The current state, flat: (room, type, state key).
+    CurrentState = "current_state": (RoomNum, String, String) => EventNum, Kind::Scan(8);
+    /// A user's present membership of a room. Written with current state.
+    Memberships = "membership": (UserNum, RoomNum) => Membership, Kind::Scan(8);
+    /// The other way: the users of a room by kind of membership (`event::MembershipKind`).
+    Members = "member": (RoomNum, u8, UserNum) => EventNum, Kind::Scan(8);
+    /// Rooms a user has forgotten: up to where.
+    Forgotten = "forgotten": (UserNum, RoomNum) => Pos, Kind::Scan(8);
+    /// The events that relate to one: (parent, relation type, where the child stands).
+    Relations = "relation": (EventNum, String, Pos) => EventNum, Kind::Scan(8);
+    /// The threads of a room by their latest reply: (room, where that stands, thread root).
+    Threads = "thread": (RoomNum, Pos, EventNum) => (), Kind::Scan(8);
+    /// A thread: (where its latest reply stands, how many replies).
+    ThreadTips = "thread_tip": (EventNum,) => (Pos, u64), Kind::Point;
+    /// A redaction that came before the event it redacts: (room, event id).
+    PendingRedactions = "pending_redaction": (RoomNum, String) => EventNum, Kind::Small;
+    /// Room aliases: the room and who made the alias.
+    Aliases = "alias": (String,) => (RoomNum, UserNum), Kind::Small;
+    /// The aliases of a room on this server.
+    RoomAliases = "room_alias": (RoomNum, String) => (), Kind::Small;
+    /// Rooms in the public directory.
+    Published = "published": (RoomNum,) => (), Kind::Small;
+    /// Requests with a transaction id: (user, device or token name, scope and id) to (when, result). The answer to a repetition.
+    Transactions = "transaction": (UserNum, String, String) => (u64, Raw), Kind::Scan(8);
+    /// Events to be sent later (MSC4140): (user, delay id).
+    Delayed = "delayed": (UserNum, String) => Json<Value>, Kind::Small;
+
+    // ---- what users say about rooms --------------------------------------------------------------------------
+    /// Read receipts: (room, user, kind: 0 public, 1 private, thread or "") to (since when it stands, content).
+    Receipts = "receipt": (RoomNum, UserNum, u8, String) => (Seq, Json<crate::event::Receipt>), Kind::Scan(8);
+    /// Receipts of a room by when they changed; an entry whose `Seq` is not the receipt's own is outdated.
+    ReceiptLog = "receipt_log": (RoomNum, Seq) => (UserNum, u8, String), Kind::Scan(8);
+    /// Account data: (user, room or NONE, type) to (when it changed, content). Deleted entries keep `{}`.
+    AccountData = "account_data": (UserNum, RoomNum, String) => (Seq, Raw), Kind::Scan(8);
+    /// Account data of a user by when it changed; outdated entries as in `ReceiptLog`.
+    AccountDataLog = "account_data_log": (UserNum, Seq) => (RoomNum, String), Kind::Scan(8);
+    /// Unread counts up to a position, so that they need not be counted from the start: (user, room, thread or "").
+    UnreadCounts = "unread": (UserNum, RoomNum, String) => Json<Value>, Kind::Scan(8);
+
+    // ---- accounts (users/) -----------------------------------------------------------------------------------
+    /// Accounts of this server. Written by users.
+    Accounts = "account": (UserNum,) => Json<Value>, Kind::Small;
+    /// Profiles, of local users and cached ones of remote users.
+    Profiles = "profile": (UserNum,) => Json<Value>, Kind::Small;
+    /// Devices: (user, device id).
+    Devices = "device": (UserNum, String) => Json<Value>, Kind::Scan(8);
+    /// Access tokens, by SHA-256 of the token.
+    AccessTokens = "access_token": ([u8; 32],) => Json<Value>, Kind::Point;
+    /// Refresh tokens, likewise.
+    RefreshTokens = "refresh_token": ([u8; 32],) => Json<Value>, Kind::Point;
+    /// The tokens of a device: (user, device id, hash) to 0 access, 1 refresh.
+    DeviceTokens = "device_token": (UserNum, String, [u8; 32]) => u8, Kind::Scan(8);
+    /// Login tokens (`m.login.token`), OpenID tokens and other short-lived secrets: (kind, hash) to (expiry in ms, what it stands for).
+    ShortTokens = "short_token": (String, [u8; 32]) => (u64, Json<Value>), Kind::Small;
+    /// Tokens that allow registration.
+    RegistrationTokens = "registration_token": (String,) => Json<Value>, Kind::Small;
+    /// Sync filters: (user, number).
+    Filters = "filter": (UserNum, u64) => Raw, Kind::Small;
+    /// Third-party identifiers bound to accounts: (medium, address).
+    ThreePids = "threepid": (String, String) => UserNum, Kind::Small;
+    /// Presence: (when it changed, content).
+    Presence = "presence": (UserNum,) => (Seq, Json<Value>), Kind::Small;
+    /// Pushers: (user, app id, push key).
+    Pushers = "pusher": (UserNum, String, String) => Json<Value>, Kind::Small;
+
+    // ---- keys and device messages (users/) -------------------------------------------------------------------
+    /// Identity keys of devices: (user, device id).
+    DeviceKeys = "device_key": (UserNum, String) => Raw, Kind::Scan(8);
+    /// One-time keys: (user, device id, algorithm, order of upload, key id).
+    OneTimeKeys = "one_time_key": (UserNum, String, String, Seq, String) => Raw, Kind::Scan(8);
+    /// Fallback keys: (user, device id, algorithm) to (used, key id, key).
+    FallbackKeys = "fallback_key": (UserNum, String, String) => (bool, String, Raw), Kind::Scan(8);
+    /// Cross-signing keys: (user, 0 master, 1 self-signing, 2 user-signing).
+    CrossSigningKeys = "cross_signing": (UserNum, u8) => Raw, Kind::Small;
+    /// Signatures uploaded by others than the key's owner: (owner, key or device id, signer, signing key id).
+    KeySignatures = "key_signature": (UserNum, String, UserNum, String) => String, Kind::Scan(8);
+    /// Whose devices or keys changed, in order.
+    DeviceChanges = "device_change": (Seq, UserNum) => (), Kind::Small;
+    /// The last change of each user's devices: its `Seq`.
+    DeviceVersions = "device_version": (UserNum,) => Seq, Kind::Small;
+    /// Messages to devices: (user, device id, order).
+    ToDevice = "to_device": (UserNum, String, Seq) => Raw, Kind::Scan(8);
+    /// Versions of a user's key backup.
+    BackupVersions = "backup_version": (UserNum, u64) => Json<Value>, Kind::Small;
+    /// Backed up room keys: (user, version, room id, session id).
+    BackupKeys = "backup_key": (UserNum, u64, String, String) => Raw, Kind::Scan(8);
+    /// Dehydrated devices (MSC3814).
+    Dehydrated = "dehydrated": (UserNum,) => Json<Value>, Kind::Small;
+
+    // ---- media (media/) --------------------------------------------------------------------------------------
+    /// Media: (server name, media id). Written by media.
+    Media = "media": (String, String) => Json<Value>, Kind::Small;
+    /// The bytes of media: (server name, media id, rendition: "" or `WxH-method`, chunk number).
+    MediaChunks = "media_chunk": (String, String, String, u32) => Raw, Kind::Blob;
+    /// State of the server as a whole: signing keys, server-wide settings; by name. Secrets: never logged, never exported.
+    ServerState = "server_state": (String,) => Raw, Kind::Small;
+}

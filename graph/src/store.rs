@@ -1,0 +1,394 @@
+//! The graph as a store: opening, reading, committing, durability.
+//!
+//! A commit is applied to RocksDB without waiting for the disk and is visible at once; a thread of its own then
+//! brings the write-ahead log to disk, one fsync for all that was applied meanwhile, and moves [`Graph::durable`]
+//! forward. Nothing may be acknowledged, and no reader that reports to the outside may look, beyond that mark.
+
+use crate::{
+    codec::{Bytes, Decode, PrefixOf, Raw},
+    commit::{Commit, Op, log_key, stamp, stamped_record},
+    error::Error,
+    follow::LiveLog,
+    ids::{Root, Seq},
+    intern::{Claims, Interner},
+    limits,
+    scan::Range,
+    schema::{ALL, ChainTips, Family, Log, Meta, Names, StateNodes, VERSION},
+    tree::Node,
+    tuning,
+};
+use parking_lot::{Condvar, Mutex};
+use quick_cache::sync::Cache;
+use rocksdb::{
+    ColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, ReadOptions, SingleThreaded, WriteBatch,
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::watch;
+
+pub(crate) type Db = DBWithThreadMode<SingleThreaded>;
+
+/// How to open a graph.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The directory.
+    pub path: PathBuf,
+    /// Memory for cached blocks, bytes.
+    pub block_cache: usize,
+}
+
+/// The event graph. Cheap to share behind an `Arc`.
+pub struct Graph {
+    pub(crate) db: Arc<Db>,
+    pub(crate) interner: Arc<Interner>,
+    nodes: Cache<Root, Arc<Node>>,
+    /// Taken while a commit gets its numbers and is applied: the order of numbers is the order of application.
+    applying: Mutex<Seq>,
+    pub(crate) live: Arc<LiveLog>,
+    disk: Arc<Disk>,
+    sync_thread: Option<std::thread::JoinHandle<()>>,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Graph").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// What the writing side and the thread that syncs share.
+struct Disk {
+    applied: AtomicU64,
+    wanted: Mutex<Wanted>,
+    wake: Condvar,
+    durable: watch::Sender<Durable>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    stop: bool,
+    pending: bool,
+}
+
+/// How far the write-ahead log is on disk, or why it is no more.
+#[derive(Debug, Clone, Default)]
+struct Durable {
+    seq: Seq,
+    failed: Option<Arc<str>>,
+}
+
+impl Graph {
+    /// Opens the database, or creates it.
+    ///
+    /// # Errors
+    /// [`Error::Newer`] and [`Error::NotOurs`] before anything is written; [`Error::RocksDb`] if it is damaged or in
+    /// use by another process.
+    pub fn open(settings: &Settings) -> Result<Arc<Self>, Error> {
+        let fresh = check_directory(&settings.path)?;
+        let cache = rocksdb::Cache::new_lru_cache(settings.block_cache);
+        let db = Arc::new(Db::open_cf_descriptors(
+            &tuning::database(true),
+            &settings.path,
+            tuning::families(&cache),
+        )?);
+        let (durable, _) = watch::channel(Durable::default());
+        let disk = Arc::new(Disk {
+            applied: AtomicU64::new(0),
+            wanted: Mutex::default(),
+            wake: Condvar::new(),
+            durable,
+        });
+        let mut graph = Self {
+            db,
+            interner: Arc::new(Interner::new()),
+            nodes: Cache::new(limits::STATE_NODES_IN_MEMORY),
+            applying: Mutex::new(Seq::ZERO),
+            live: Arc::new(LiveLog::new()),
+            disk,
+            sync_thread: None,
+            path: settings.path.clone(),
+        };
+        graph.restore_counters()?;
+        graph.sync_thread = Some(graph.start_sync_thread()?);
+        if fresh {
+            let mut commit = graph.begin();
+            commit.put::<Meta>(&("schema".to_owned(),), &Raw(VERSION.to_string().into_bytes()));
+            graph.commit(commit)?;
+        }
+        Ok(Arc::new(graph))
+    }
+
+    /// The directory it lies in.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn restore_counters(&self) -> Result<(), Error> {
+        for kind in 0..6_u8 {
+            let last = self.scan::<Names, _>(&(kind,)).reverse().first()?;
+            self.interner.set_next(kind, last.map_or(1, |((_, number), _)| number + 1));
+        }
+        let last_chain = self.scan::<ChainTips, _>(&()).reverse().first()?;
+        self.interner.set_next(6, last_chain.map_or(1, |((chain,), _)| chain.0 + 1));
+        let last = self.scan::<Log, _>(&()).reverse().first()?.map_or(Seq::ZERO, |((seq,), _)| seq);
+        *self.applying.lock() = last;
+        self.disk.applied.store(last.0, Ordering::Release);
+        self.disk.durable.send_replace(Durable { seq: last, failed: None });
+        Ok(())
+    }
+
+    fn start_sync_thread(&self) -> Result<std::thread::JoinHandle<()>, Error> {
+        let (db, disk, live) = (self.db.clone(), self.disk.clone(), self.live.clone());
+        std::thread::Builder::new()
+            .name("postern-fsync".to_owned())
+            .spawn(move || sync_loop(&db, &disk, &live))
+            .map_err(|error| Error::Io { path: self.path.clone(), error })
+    }
+
+    // ---- reading ---------------------------------------------------------------------------------------------
+
+    pub(crate) fn family<F: Family>(&self) -> Result<&ColumnFamily, Error> {
+        self.family_named(F::NAME)
+    }
+
+    fn family_named(&self, name: &str) -> Result<&ColumnFamily, Error> {
+        self.db.cf_handle(name).ok_or_else(|| Error::Missing(format!("column family {name}")))
+    }
+
+    /// What is stored under `key`.
+    pub fn get<F: Family>(&self, key: &F::Key) -> Result<Option<F::Value>, Error> {
+        let bytes = self.db.get_pinned_cf(self.family::<F>()?, Bytes::of(key).data)?;
+        bytes.map(|bytes| F::Value::whole(&bytes).map_err(Error::damaged::<F>)).transpose()
+    }
+
+    /// What is stored under each of `keys`, in their order.
+    pub fn get_many<F: Family>(&self, keys: &[F::Key]) -> Result<Vec<Option<F::Value>>, Error> {
+        let encoded: Vec<Vec<u8>> = keys.iter().map(|key| Bytes::of(key).data).collect();
+        self.db
+            .batched_multi_get_cf(self.family::<F>()?, &encoded, false)
+            .into_iter()
+            .map(|result| {
+                result?.map(|bytes| F::Value::whole(&bytes).map_err(Error::damaged::<F>)).transpose()
+            })
+            .collect()
+    }
+
+    /// Whether something is stored under `key`.
+    pub fn has<F: Family>(&self, key: &F::Key) -> Result<bool, Error> {
+        Ok(self.db.get_pinned_cf(self.family::<F>()?, Bytes::of(key).data)?.is_some())
+    }
+
+    /// Everything whose key begins with `prefix`; see [`Range`] to narrow it.
+    pub fn scan<F: Family, P: PrefixOf<F::Key>>(&self, prefix: &P) -> Range<'_, F> {
+        Range::new(self, Bytes::of(prefix).data)
+    }
+
+    pub(crate) fn raw_iterator<F: Family>(
+        &self,
+        options: ReadOptions,
+    ) -> DBRawIteratorWithThreadMode<'_, Db> {
+        match self.db.cf_handle(F::NAME) {
+            Some(family) => self.db.raw_iterator_cf_opt(family, options),
+            // Every family of the schema is opened; the default family is empty.
+            None => self.db.raw_iterator_opt(options),
+        }
+    }
+
+    pub(crate) fn state_node(&self, root: Root) -> Result<Arc<Node>, Error> {
+        if let Some(node) = self.nodes.get(&root) {
+            return Ok(node);
+        }
+        let Raw(bytes) = self
+            .get::<StateNodes>(&(root,))?
+            .ok_or_else(|| Error::Missing(format!("state node {root:?}")))?;
+        let node = Arc::new(Node::whole(&bytes).map_err(Error::damaged::<StateNodes>)?);
+        self.nodes.insert(root, node.clone());
+        Ok(node)
+    }
+
+    // ---- writing ---------------------------------------------------------------------------------------------
+
+    /// A new, empty commit.
+    #[must_use]
+    pub fn begin(&self) -> Commit {
+        Commit::new(Claims::new(self.interner.clone()))
+    }
+
+    /// Applies `commit`: on return it is visible to every reader, though not yet durable. The result is its sequence
+    /// number (its last, if it took several): the first one it took is `result.0 - taken + 1`.
+    /// Nothing may be acknowledged before [`Graph::durable_at`] that number.
+    pub fn commit(&self, commit: Commit) -> Result<Seq, Error> {
+        if commit.slots > limits::MAX_SEQS_PER_COMMIT {
+            return Err(Error::TooLarge(usize::from(commit.slots)));
+        }
+        if let Some(why) = &self.disk.durable.borrow().failed {
+            return Err(Error::Halted(why.to_string()));
+        }
+        let Commit { ops, slots, record, claims, nodes } = commit;
+        let last = {
+            let mut applied = self.applying.lock();
+            let first = applied.next();
+            let last = Seq(applied.0 + u64::from(slots.max(1)));
+            let mut batch = WriteBatch::default();
+            for op in ops {
+                match op {
+                    Op::Put(family, key, value) => {
+                        batch.put_cf(self.family_named(family)?, stamp(key, first), stamp(value, first));
+                    }
+                    Op::Delete(family, key) => batch.delete_cf(self.family_named(family)?, stamp(key, first)),
+                    Op::DeleteRange(family, from, to) => {
+                        batch.delete_range_cf(self.family_named(family)?, from, to);
+                    }
+                }
+            }
+            let record = stamped_record(&record, first);
+            let (log, key) = log_key(last);
+            batch.put_cf(self.family_named(log)?, key, &record);
+            self.db.write(batch)?;
+            *applied = last;
+            self.live.push(last, &record);
+            self.disk.applied.store(last.0, Ordering::Release);
+            last
+        };
+        claims.applied();
+        for (root, node) in nodes {
+            self.nodes.insert(root, node);
+        }
+        self.disk.wanted.lock().pending = true;
+        self.disk.wake.notify_one();
+        Ok(last)
+    }
+
+    /// Applies `commit` and waits until it is durable.
+    pub async fn commit_durably(&self, commit: Commit) -> Result<Seq, Error> {
+        let seq = self.commit(commit)?;
+        self.durable_at(seq).await?;
+        Ok(seq)
+    }
+
+    /// The last sequence number that is on disk. What is reported to the outside is bounded by it.
+    #[must_use]
+    pub fn durable(&self) -> Seq {
+        self.disk.durable.borrow().seq
+    }
+
+    /// The last sequence number applied.
+    #[must_use]
+    pub fn applied(&self) -> Seq {
+        Seq(self.disk.applied.load(Ordering::Acquire))
+    }
+
+    /// Waits until everything up to `seq` is on disk.
+    ///
+    /// # Errors
+    /// [`Error::Halted`] if the disk failed.
+    pub async fn durable_at(&self, seq: Seq) -> Result<(), Error> {
+        let mut durable = self.disk.durable.subscribe();
+        let reached = durable.wait_for(|d| d.seq >= seq || d.failed.is_some()).await;
+        match reached {
+            Ok(state) if state.seq >= seq => Ok(()),
+            Ok(state) => Err(Error::Halted(state.failed.as_deref().unwrap_or_default().to_owned())),
+            Err(_) => Err(Error::Halted("the database is closed".to_owned())),
+        }
+    }
+
+    /// Stores one value outside the log: only for a follower's cursor, which would otherwise wake the followers.
+    pub(crate) fn put_quietly<F: Family>(&self, key: &F::Key, value: &F::Value) -> Result<(), Error> {
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.family::<F>()?, Bytes::of(key).data, Bytes::of(value).data);
+        Ok(self.db.write(batch)?)
+    }
+
+    /// Writes everything in memory to its files, so that the next start has nothing to replay.
+    pub fn flush(&self) -> Result<(), Error> {
+        for (name, _) in ALL {
+            self.db.flush_cf(self.family_named(name)?)?;
+        }
+        Ok(())
+    }
+
+    /// Compacts every family. Slow; for maintenance.
+    pub fn compact(&self) -> Result<(), Error> {
+        self.flush()?;
+        for (name, _) in ALL {
+            self.db.compact_range_cf(self.family_named(name)?, None::<&[u8]>, None::<&[u8]>);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        self.disk.wanted.lock().stop = true;
+        self.disk.wake.notify_one();
+        if let Some(thread) = self.sync_thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that syncs the database had panicked");
+        }
+    }
+}
+
+fn sync_loop(db: &Db, disk: &Disk, live: &LiveLog) {
+    loop {
+        {
+            let mut wanted = disk.wanted.lock();
+            while !wanted.pending && !wanted.stop {
+                disk.wake.wait(&mut wanted);
+            }
+            if !wanted.pending {
+                return;
+            }
+            wanted.pending = false;
+        }
+        let applied = Seq(disk.applied.load(Ordering::Acquire));
+        match db.flush_wal(true) {
+            Ok(()) => {
+                live.durable(applied);
+                disk.durable.send_replace(Durable { seq: applied, failed: None });
+            }
+            Err(error) => {
+                // After a failed fsync nobody can know what is on disk: accept nothing more (and say so once).
+                tracing::error!(%error, "the database cannot be written to disk; no more writes are accepted");
+                disk.durable.send_modify(|d| d.failed = Some(error.to_string().into()));
+                return;
+            }
+        }
+    }
+}
+
+/// Whether the directory is new (or empty); an error if it holds something else, or a newer database. Reads only.
+fn check_directory(path: &Path) -> Result<bool, Error> {
+    let io = |error| Error::Io { path: path.to_owned(), error };
+    if !path.exists() || std::fs::read_dir(path).map_err(io)?.next().is_none() {
+        return Ok(true);
+    }
+    let not_ours = |why: &str| Error::NotOurs { path: path.to_owned(), why: why.to_owned() };
+    if !path.join("CURRENT").exists() {
+        return Err(not_ours("it holds other files and no database"));
+    }
+    let families = Db::list_cf(&tuning::database(false), path)?;
+    if !families.iter().any(|name| name == Meta::NAME) {
+        return Err(not_ours("it is a RocksDB database of another program"));
+    }
+    let db = Db::open_cf_for_read_only(&rocksdb::Options::default(), path, [Meta::NAME], false)?;
+    let meta = db.cf_handle(Meta::NAME).ok_or_else(|| not_ours("it has no description"))?;
+    let Some(version) = db.get_cf(meta, Bytes::of(&("schema".to_owned(),)).data)? else {
+        // Created, but stopped before the first commit.
+        return Ok(true);
+    };
+    let found = std::str::from_utf8(&version)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| not_ours("its schema version is unreadable"))?;
+    if found > VERSION {
+        return Err(Error::Newer { path: path.to_owned(), found, known: VERSION });
+    }
+    Ok(false)
+}
