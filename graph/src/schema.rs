@@ -127,6 +127,8 @@ families! {
     Published = "published": (RoomNum,) => (), Kind::Small;
     /// Requests with a transaction id: (user, device or token name, scope and id) to (when, result). The answer to a repetition.
     Transactions = "transaction": (UserNum, String, String) => (u64, Raw), Kind::Scan(8);
+    /// The transaction an event was sent with: (device, transaction id), shown to that device alone.
+    EventTransactions = "event_transaction": (EventNum,) => (String, String), Kind::Point;
     /// Events to be sent later (MSC4140): (user, delay id).
     Delayed = "delayed": (UserNum, String) => Json<Value>, Kind::Small;
 

@@ -1,1 +1,24 @@
+//! What rooms mean: building, authorizing, signing and storing events; memberships; creation and upgrades; state
+//! resolution. Everything a local user does to a room is an operation of [`Rooms`].
 
+mod batch;
+mod create;
+mod effects;
+mod error;
+mod event;
+pub mod keys;
+pub mod limits;
+mod membership;
+pub mod pdu;
+pub mod power;
+mod rooms;
+pub mod version;
+
+pub use batch::{Draft, Txn};
+pub use create::{CreateRoom, Preset};
+pub use effects::Relation;
+pub use error::Error;
+pub use event::Event;
+pub use membership::MembershipChange;
+pub use postern_graph::event::MembershipKind;
+pub use rooms::{Rooms, now_ms};

@@ -1,0 +1,52 @@
+//! What can go wrong with rooms.
+
+/// An error of an operation on rooms. What each becomes on the wire is decided by the API that called.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The rules of the room, or who may see it, say no.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The room, event, alias or user is not there, or not for the one who asks.
+    #[error("{0}")]
+    NotFound(String),
+    /// JSON that may not stand in an event: a float, an integer out of range, no object.
+    #[error("{0}")]
+    BadJson(String),
+    /// A parameter that makes no sense.
+    #[error("{0}")]
+    InvalidParam(String),
+    /// The event would be larger than the specification allows (65,536 bytes, or a field of 255).
+    #[error("{0}")]
+    TooLarge(String),
+    /// A room version this server does not have.
+    #[error("room version {0:?} is not supported")]
+    UnsupportedVersion(String),
+    /// The state asked for at creation contradicts itself.
+    #[error("{0}")]
+    InvalidRoomState(String),
+    /// The alias is taken.
+    #[error("the alias {0} is taken")]
+    AliasInUse(String),
+    /// The alias does not point where it is said to.
+    #[error("{0}")]
+    BadAlias(String),
+    /// The operation makes no sense in the present state (unbanning who is not banned).
+    #[error("{0}")]
+    BadState(String),
+    /// The server's own keys or signatures failed.
+    #[error("the event could not be signed: {0}")]
+    Signing(String),
+    /// The store failed.
+    #[error(transparent)]
+    Graph(#[from] postern_graph::Error),
+}
+
+impl Error {
+    pub(crate) fn forbidden(why: impl Into<String>) -> Self {
+        Self::Forbidden(why.into())
+    }
+
+    pub(crate) fn not_found(what: impl Into<String>) -> Self {
+        Self::NotFound(what.into())
+    }
+}

@@ -1,0 +1,267 @@
+//! Joining, leaving, inviting, knocking, banning: changes of membership by local users.
+
+use crate::{
+    Error, Event,
+    batch::{Batch, Draft},
+    power::Action,
+    rooms::Rooms,
+};
+use postern_graph::{
+    NameKind, Pos, RoomNum, UserNum,
+    event::MembershipKind,
+    schema::{Forgotten, Profiles},
+};
+use ruma::{OwnedEventId, OwnedUserId, RoomId, UserId};
+use serde_json::{Map, Value};
+
+/// A change of somebody's membership.
+#[derive(Debug, Clone)]
+pub struct MembershipChange {
+    /// What it becomes. `Leave` covers leaving, kicking, withdrawing an invite or knock, and unbanning.
+    pub to: MembershipKind,
+    /// Why.
+    pub reason: Option<String>,
+    /// More content for the event (third-party signatures, display name and avatar of a custom join).
+    pub extra: Map<String, Value>,
+    /// For `Leave`: only lift a ban, and fail if there is none.
+    pub only_unban: bool,
+    /// For `Leave`: never lift a ban.
+    pub only_kick: bool,
+}
+
+impl MembershipChange {
+    /// A change to `to` without reason or anything else.
+    #[must_use]
+    pub fn to(to: MembershipKind) -> Self {
+        Self { to, reason: None, extra: Map::new(), only_unban: false, only_kick: false }
+    }
+
+    /// With a reason.
+    #[must_use]
+    pub fn because(mut self, reason: Option<String>) -> Self {
+        self.reason = reason;
+        self
+    }
+}
+
+impl Rooms {
+    /// Changes the membership of `target` as `sender`. Joining where one is joined already changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] if the room's rules say no, [`Error::BadState`] if there is nothing to change.
+    pub async fn membership(
+        &self,
+        sender: &UserId,
+        room: &RoomId,
+        target: &UserId,
+        change: MembershipChange,
+    ) -> Result<Option<OwnedEventId>, Error> {
+        let room = self.known_room(room)?;
+        let (id, seq) = {
+            let _lane = self.lane(room).await;
+            let mut batch = self.batch(room)?;
+            match change_membership(&mut batch, sender, target, &change)? {
+                Some(id) => (Some(id), batch.commit()?),
+                None => (None, self.graph.applied()),
+            }
+        };
+        self.durable(seq).await?;
+        Ok(id)
+    }
+
+    /// Forgets a room one has left: its history up to now is no longer shown to the user.
+    ///
+    /// # Errors
+    /// [`Error::BadState`] while still joined, invited or knocking.
+    pub async fn forget(&self, user: &UserId, room: &RoomId) -> Result<(), Error> {
+        let room = self.known_room(room)?;
+        let number = self.user(user)?.ok_or_else(|| Error::not_found("you were never in this room"))?;
+        let seq = {
+            let _lane = self.lane(room).await;
+            let membership =
+                self.member(room, number)?.ok_or_else(|| Error::not_found("you were never in this room"))?;
+            if !matches!(membership.kind, MembershipKind::Leave | MembershipKind::Ban) {
+                return Err(Error::BadState(format!("you cannot forget {room:?}: leave the room first")));
+            }
+            let mut commit = self.graph.begin();
+            let until = Pos::at(self.graph.applied());
+            commit.put::<Forgotten>(&(number, room), &until);
+            commit.log(postern_graph::log::LogEntry::Membership { user: number, room });
+            self.graph.commit(commit)?
+        };
+        self.durable(seq).await
+    }
+
+    /// Writes a user's changed profile into the rooms they are joined to, so that other members see it.
+    pub async fn profile_changed(&self, user: &UserId) -> Result<(), Error> {
+        let Some(number) = self.user(user)? else { return Ok(()) };
+        let mut last = self.graph.applied();
+        for room in self.joined_rooms(number)? {
+            let _lane = self.lane(room).await;
+            let mut batch = self.batch(room)?;
+            let Some(current) = batch.state("m.room.member", user.as_str())? else { continue };
+            let mut content: Map<String, Value> = current.content_as().unwrap_or_default();
+            let before = content.clone();
+            for (name, value) in profile(self, number)? {
+                if value.is_null() {
+                    content.remove(&name);
+                } else {
+                    content.insert(name, value);
+                }
+            }
+            if content == before {
+                continue;
+            }
+            match batch.add(user, &Draft::state("m.room.member", user.as_str(), &content)?) {
+                Ok(_) => last = batch.commit()?,
+                // A room may forbid it (a profile change is a join event); the others still hear of it.
+                Err(Error::Forbidden(why)) => tracing::debug!(%why, "a room does not take the new profile"),
+                Err(error) => return Err(error),
+            }
+        }
+        self.durable(last).await
+    }
+}
+
+/// Display name and avatar as member events carry them; null where there is none.
+pub(crate) fn profile(rooms: &Rooms, user: UserNum) -> Result<Vec<(String, Value)>, Error> {
+    let stored = rooms.graph.get::<Profiles>(&(user,))?.map(|json| json.0).unwrap_or_default();
+    Ok(["displayname", "avatar_url"]
+        .into_iter()
+        .map(|name| (name.to_owned(), stored.get(name).cloned().unwrap_or(Value::Null)))
+        .collect())
+}
+
+/// Adds the member event for a change to the batch; nothing if it is so already.
+pub(crate) fn change_membership(
+    batch: &mut Batch<'_>,
+    sender: &UserId,
+    target: &UserId,
+    change: &MembershipChange,
+) -> Result<Option<OwnedEventId>, Error> {
+    let current = batch.state("m.room.member", target.as_str())?;
+    let before = current.as_deref().and_then(membership_of);
+    check(batch, sender, target, before, change)?;
+
+    let mut content = Map::new();
+    content.insert("membership".to_owned(), change.to.as_str().into());
+    if matches!(change.to, MembershipKind::Join | MembershipKind::Invite | MembershipKind::Knock) {
+        let number = UserNum(batch.rooms.graph.intern(NameKind::User, target.as_str(), &mut batch.commit)?);
+        content.extend(profile(batch.rooms, number)?.into_iter().filter(|(_, value)| !value.is_null()));
+    }
+    if change.to == MembershipKind::Join
+        && before != Some(MembershipKind::Join)
+        && let Some(user) = authorizing_user(batch, target, before)?
+    {
+        content.insert("join_authorised_via_users_server".to_owned(), user.to_string().into());
+    }
+    if let Some(reason) = &change.reason {
+        content.insert("reason".to_owned(), reason.clone().into());
+    }
+    content.extend(change.extra.clone());
+    if change.to == MembershipKind::Join && before == Some(MembershipKind::Join) {
+        let same = current.as_deref().and_then(Event::content_as::<Map<String, Value>>);
+        if same.is_some_and(|mut same| {
+            same.remove("join_authorised_via_users_server");
+            same == content
+        }) {
+            return Ok(None);
+        }
+    }
+    let event = batch.add(sender, &Draft::state("m.room.member", target.as_str(), &content)?)?;
+    Ok(Some(event.id.clone()))
+}
+
+/// What the room's rules alone would answer less helpfully, or allow though the request makes no sense.
+fn check(
+    batch: &Batch<'_>,
+    sender: &UserId,
+    target: &UserId,
+    before: Option<MembershipKind>,
+    change: &MembershipChange,
+) -> Result<(), Error> {
+    use MembershipKind::{Ban, Invite, Join, Knock, Leave};
+    match change.to {
+        Leave if sender == target => match before {
+            Some(Join | Invite | Knock) => Ok(()),
+            Some(Ban) => Err(Error::forbidden("you are banned from this room")),
+            _ => Err(Error::forbidden("you are not in this room")),
+        },
+        Leave if change.only_unban => match before {
+            Some(Ban) => Ok(()),
+            _ => Err(Error::BadState(format!("{target} is not banned"))),
+        },
+        Leave => match before {
+            Some(Ban) if change.only_kick => {
+                Err(Error::forbidden(format!("{target} is banned, not in the room")))
+            }
+            Some(Join | Invite | Knock | Ban) => Ok(()),
+            _ => Err(Error::forbidden(format!("{target} is not in the room"))),
+        },
+        Invite => match before {
+            Some(Join) => Err(Error::forbidden(format!("{target} is already in the room"))),
+            Some(Ban) => Err(Error::forbidden(format!("{target} is banned from the room"))),
+            _ => Ok(()),
+        },
+        Ban => {
+            if batch.power_levels()?.may(sender, Action::Ban) {
+                Ok(())
+            } else {
+                Err(Error::forbidden("you may not ban in this room"))
+            }
+        }
+        Join | Knock => Ok(()),
+    }
+}
+
+/// The membership a member event says.
+pub(crate) fn membership_of(event: &Event) -> Option<MembershipKind> {
+    MembershipKind::parse(&event.content_text("membership")?)
+}
+
+/// For a restricted room joined without an invite: a local member who may invite, if `user` is in one of the rooms
+/// that allow joining (specification: restricted rooms).
+fn authorizing_user(
+    batch: &Batch<'_>,
+    user: &UserId,
+    before: Option<MembershipKind>,
+) -> Result<Option<OwnedUserId>, Error> {
+    let rules = &batch.version.rules.authorization;
+    if !rules.restricted_join_rule || before == Some(MembershipKind::Invite) {
+        return Ok(None);
+    }
+    let Some(join_rules) = batch.state("m.room.join_rules", "")? else { return Ok(None) };
+    let content: Value = join_rules.content_as().unwrap_or_default();
+    let restricted = match content.get("join_rule").and_then(Value::as_str) {
+        Some("restricted") => true,
+        Some("knock_restricted") => rules.knock_restricted_join_rule,
+        _ => false,
+    };
+    if !restricted {
+        return Ok(None);
+    }
+    let allowed = content.get("allow").and_then(Value::as_array).into_iter().flatten();
+    let rooms: Vec<RoomNum> = allowed
+        .filter(|entry| entry.get("type").and_then(Value::as_str) == Some("m.room_membership"))
+        .filter_map(|entry| <&RoomId>::try_from(entry.get("room_id")?.as_str()?).ok())
+        .filter_map(|room| batch.rooms.room(room).ok().flatten())
+        .collect();
+    let Some(number) = batch.rooms.user(user)? else { return Ok(None) };
+    let mut member = false;
+    for room in rooms {
+        member = member || batch.rooms.is_joined(room, number)?;
+    }
+    if !member {
+        return Ok(None);
+    }
+    let levels = batch.power_levels()?;
+    let mut candidates: Vec<OwnedUserId> = Vec::new();
+    for joined in batch.rooms.joined_users(batch.room)? {
+        let id = batch.rooms.user_id(joined)?;
+        if batch.rooms.is_local(&id) && levels.may(&id, Action::Invite) {
+            candidates.push(id);
+        }
+    }
+    // Any would do; the most powerful is the least likely to be gone when others check.
+    Ok(candidates.into_iter().max_by_key(|id| levels.level(id)))
+}
