@@ -1,0 +1,30 @@
+//! Bounds on what accounts may store, and why.
+
+/// Sessions kept in memory (about 300 bytes each).
+pub const SESSIONS_IN_MEMORY: usize = 50_000;
+/// A device's time of last use is written at most this often, milliseconds.
+pub const LAST_SEEN_EVERY_MS: u64 = 60_000;
+/// Password hashes computed at the same time: each takes the configured memory.
+pub const PASSWORD_HASHES_AT_ONCE: usize = 2;
+/// The longest password, bytes: beyond it only the hashing gets slower.
+pub const PASSWORD_BYTES: usize = 1024;
+/// Life of a login token, milliseconds.
+pub const LOGIN_TOKEN_MS: u64 = 2 * 60_000;
+/// Life of an OpenID token, milliseconds.
+pub const OPENID_TOKEN_MS: u64 = 60 * 60_000;
+/// Open user-interactive authentications.
+pub const UIA_SESSIONS: usize = 10_000;
+/// Life of an open user-interactive authentication, milliseconds.
+pub const UIA_MS: u64 = 15 * 60_000;
+/// A profile, all fields, bytes (specification: profiles).
+pub const PROFILE_BYTES: usize = 65_536;
+/// The name of a profile field, bytes.
+pub const PROFILE_KEY_BYTES: usize = 255;
+/// One piece of account data or a filter, bytes.
+pub const ACCOUNT_DATA_BYTES: usize = 256 << 10;
+/// Filters of one user.
+pub const FILTERS_PER_USER: u64 = 10_000;
+/// A display name of a device or a user, bytes.
+pub const DISPLAY_NAME_BYTES: usize = 1024;
+/// A device id, bytes.
+pub const DEVICE_ID_BYTES: usize = 512;
