@@ -1,0 +1,201 @@
+//! Kinds of values that are particular to a homeserver.
+
+use crate::value::written_as_text;
+use std::fmt;
+
+/// The name of this server, the part of its users' ids after the colon: a host name or an IP address, with an
+/// optional port ([appendices, "Server Name"](https://spec.matrix.org/v1.19/appendices/#server-name)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerName(String);
+
+impl ServerName {
+    /// Longest name, bytes: leaves room for a local part within the 255 bytes of a user id.
+    const MAX_LENGTH: usize = 230;
+
+    /// The name, if it is one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() || text.len() > Self::MAX_LENGTH {
+            return None;
+        }
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (address, port) = rest.split_once(']')?;
+                address.parse::<std::net::Ipv6Addr>().ok()?;
+                (None, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+            }
+            None => match text.split_once(':') {
+                Some((host, port)) => (Some(host), Some(port)),
+                None => (Some(text), None),
+            },
+        };
+        let host_fits = host.is_none_or(|host| {
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+        });
+        let port_fits = port.is_none_or(|port| {
+            !port.is_empty() && port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit())
+        });
+        (host_fits && port_fits).then(|| Self(text.to_owned()))
+    }
+
+    /// `localhost`, for trying the server out.
+    #[must_use]
+    pub fn localhost() -> Self {
+        Self("localhost".to_owned())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+written_as_text!(
+    ServerName,
+    "a host name or IP address with an optional port, such as \"example.org\"",
+    ServerName::parse,
+    |name| name.0.clone()
+);
+
+/// A room version of the specification, 1 to 12.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomVersion(&'static str);
+
+impl RoomVersion {
+    const ALL: [&'static str; 12] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"];
+
+    /// The version which the specification gives as default for new rooms.
+    pub const DEFAULT: Self = Self("12");
+
+    /// The version as it stands in `m.room.create`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+written_as_text!(
+    RoomVersion,
+    "a room version as a text, \"1\" to \"12\"",
+    |text| RoomVersion::ALL.into_iter().find(|version| *version == text).map(RoomVersion),
+    |version| version.0.to_owned()
+);
+
+/// What is logged: a level, or levels for parts of the program, as `tracing` writes them
+/// (`info,postern_client=debug`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    const LEVELS: [&'static str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+    /// The filter, if each part is a level or `target=level`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let target_fits = |target: &str| {
+            !target.is_empty() && target.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:-.".contains(&b))
+        };
+        let fits = |part: &str| match part.split_once('=') {
+            Some((target, level)) => target_fits(target) && Self::LEVELS.contains(&level),
+            None => Self::LEVELS.contains(&part),
+        };
+        text.split(',').all(fits).then(|| Self(text.to_owned()))
+    }
+
+    /// Level `info` for everything.
+    #[must_use]
+    pub fn info() -> Self {
+        Self("info".to_owned())
+    }
+
+    /// The filter as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+written_as_text!(
+    LogFilter,
+    "off, error, warn, info, debug or trace, or parts of it such as \"info,postern_client=debug\"",
+    LogFilter::parse,
+    |filter| filter.0.clone()
+);
+
+/// Declares an enum whose variants are written as one word each.
+macro_rules! one_of {
+    (
+        $(#[$meta:meta])*
+        $Name:ident { $( $(#[$variant_meta:meta])* $Variant:ident = $word:literal, )+ }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $Name { $( $(#[$variant_meta])* $Variant, )+ }
+
+        impl $Name {
+            /// The word for it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $( Self::$Variant => $word, )+ }
+            }
+        }
+
+        written_as_text!(
+            $Name,
+            format!("one of {}", [$( concat!("\"", $word, "\"") ),+].join(", ")),
+            |text| match text { $( $word => Some($Name::$Variant), )+ _ => None },
+            |value| value.as_str().to_owned()
+        );
+    };
+}
+
+one_of! {
+    /// Who may make an account through the client-server API.
+    RegistrationMode {
+        /// Nobody; administrators make accounts.
+        Closed = "closed",
+        /// Whoever has a registration token.
+        Token = "token",
+        /// Anyone, without any proof.
+        Open = "open",
+    }
+}
+
+one_of! {
+    /// How log lines look.
+    LogFormat {
+        /// For people: one line, with colours on a terminal.
+        Human = "human",
+        /// For machines: one JSON object a line.
+        Json = "json",
+    }
+}
+
+one_of! {
+    /// Which new rooms are encrypted though their creator did not ask for it.
+    EncryptByDefault {
+        /// None.
+        Off = "off",
+        /// Rooms that only invited people can join.
+        Private = "private",
+        /// All.
+        All = "all",
+    }
+}
+
+one_of! {
+    /// Who may do something.
+    Who {
+        /// Every user.
+        Anyone = "anyone",
+        /// Administrators of the server only.
+        Administrators = "administrators",
+    }
+}
