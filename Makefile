@@ -1,12 +1,19 @@
-.PHONY: run test fmt
+.PHONY: run test bench lint fmt
 
-# Start the server on http://localhost:8008.
+# Start the server on http://localhost:8008. Arguments: make run ARGS="--config postern.toml"
 run:
-	@bash scripts/run.sh
+	@bash scripts/run.sh $(ARGS)
 
 # Run all checks and tests.
 test:
 	@bash scripts/test.sh
 
+# Measure against other servers.
+bench:
+	@bash bench/run.sh $(ARGS)
+
+lint:
+	@bash scripts/cargo.sh clippy --workspace --all-targets -- -D warnings
+
 fmt:
-	cargo fmt --all
+	@bash scripts/cargo.sh fmt --all

@@ -1,31 +1,46 @@
 #!/usr/bin/env bash
-# Runs every check and every test; the last line counts them all.
+# Runs every check and every test; the last line counts them all. A failed check counts as one failed test.
 cd "$(dirname "$0")/.."
-. scripts/prepare.sh
+. scripts/prepare.sh clients
 
 passed=0 failed=0 skipped=0
-count() { # count LOG: adds the closing lines of test runners in LOG
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+check() { # check NAME COMMAND...: one check, one test
+  local name=$1
+  shift
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "$name: failed" >&2
+  fi
+}
+
+runner() { # runner NAME COMMAND...: a test runner, whose closing lines are counted
+  local name=$1 before=$failed status=0 p f s
+  shift
+  "$@" 2>&1 | tee "$log" || status=$?
   while read -r p f s; do
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
   done < <(sed -nE \
     -e 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed; ([0-9]+) ignored;.*/\1 \2 \3/p' \
-    -e 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$1")
+    -e 's/^([0-9]+) passed, ([0-9]+) failed, ([0-9]+) skipped$/\1 \2 \3/p' "$log")
+  if [ "$status" != 0 ] && [ "$failed" = "$before" ]; then
+    failed=$((failed + 1))
+    echo "$name: ended with status $status" >&2
+  fi
 }
 
-status=0
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-
-cargo fmt --all --check || { echo "cargo fmt would change files" >&2; status=1; }
-cargo clippy --workspace --all-targets --quiet -- -D warnings || { echo "clippy has complaints" >&2; status=1; }
-cargo build --workspace --bins --quiet || status=1
-cargo test --workspace --no-fail-fast 2>&1 | tee "$log" || status=1
-count "$log"
+check "cargo fmt --check" cargo fmt --all --check
+check "cargo clippy" cargo clippy --workspace --all-targets --quiet -- -D warnings
+# Tests from outside run the program.
+check "cargo build" cargo build --workspace --bins --quiet
+runner "cargo test" cargo test --workspace --no-fail-fast
 if [ -x tests/clients/run.sh ]; then
-  tests/clients/run.sh 2>&1 | tee "$log" || status=1
-  count "$log"
+  runner "tests/clients" env POSTERN_BIN="$CARGO_TARGET_DIR/debug/postern" tests/clients/run.sh
 fi
 
-[ "$status" = 0 ] || [ "$failed" != 0 ] || failed=1
 echo "$passed passed, $failed failed, $skipped skipped"
-exit "$status"
+[ "$failed" = 0 ]
