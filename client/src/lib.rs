@@ -1,1 +1,92 @@
+//! The client-server API.
+//!
+//! Handlers are thin: they parse, call one operation of [`postern_rooms`], [`postern_users`] or [`postern_media`], and
+//! answer. [`router`] puts them together; [`http`] has what they share.
 
+mod account;
+mod devices;
+mod discovery;
+pub mod http;
+mod login;
+mod me;
+mod presence;
+mod profile;
+mod push;
+mod register;
+mod uia;
+
+use axum::{Router, extract::FromRef, routing::any};
+use http::{ApiError, Limiter};
+use postern_config::Config;
+use postern_graph::Graph;
+use postern_rooms::Rooms;
+use postern_users::{Uiaa, Users};
+use std::sync::Arc;
+
+/// What handlers may ask for; each names only what it needs.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The store, for following it.
+    pub graph: Arc<Graph>,
+    /// The rooms.
+    pub rooms: Arc<Rooms>,
+    /// The accounts.
+    pub users: Arc<Users>,
+    /// Open interactive authentications.
+    pub uiaa: Arc<Uiaa>,
+    /// The rate limits.
+    pub limiter: Arc<Limiter>,
+}
+
+macro_rules! parts {
+    ($($field:ident: $part:ty),*) => {$(
+        impl FromRef<Api> for Arc<$part> {
+            fn from_ref(api: &Api) -> Self { api.$field.clone() }
+        }
+    )*};
+}
+parts!(config: Config, graph: Graph, rooms: Rooms, users: Users, uiaa: Uiaa, limiter: Limiter);
+
+/// The client-server API as a service.
+pub fn router(api: Api) -> Router {
+    let max_body = api.config.limits.max_request_body_bytes;
+    Router::new()
+        .merge(discovery::routes())
+        .merge(register::routes())
+        .merge(login::routes())
+        .merge(account::routes())
+        .merge(devices::routes())
+        .merge(me::routes())
+        .merge(push::routes())
+        .merge(presence::routes())
+        .merge(profile::routes())
+        .fallback(any(|| async { ApiError::unrecognized() }))
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(
+                axum::http::StatusCode::METHOD_NOT_ALLOWED,
+                "M_UNRECOGNIZED",
+                "this endpoint has no such method",
+            )
+        })
+        .layer(axum::extract::DefaultBodyLimit::max(max_body))
+        .layer(cors())
+        .with_state(api)
+}
+
+/// Web clients come from any origin (specification: web browser clients).
+fn cors() -> tower_http::cors::CorsLayer {
+    use axum::http::{HeaderName, Method, header};
+    tower_http::cors::CorsLayer::new()
+        .allow_origin(tower_http::cors::Any)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS])
+        .allow_headers([
+            HeaderName::from_static("x-requested-with"),
+            header::CONTENT_TYPE,
+            header::AUTHORIZATION,
+            header::DATE,
+        ])
+        .expose_headers([header::RETRY_AFTER, header::CONTENT_DISPOSITION])
+        .max_age(std::time::Duration::from_secs(86_400))
+}

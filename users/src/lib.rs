@@ -5,6 +5,7 @@ mod accounts;
 mod error;
 pub mod limits;
 mod passwords;
+mod push;
 pub mod secrets;
 mod sessions;
 mod uiaa;

@@ -30,6 +30,8 @@ pub struct Users {
     pub(crate) sessions: Sessions,
     /// Changes that read before they write take turns: there are few of them.
     pub(crate) account_turn: Mutex<()>,
+    /// The same for push rules.
+    pub(crate) push_turn: Mutex<()>,
     server_name: OwnedServerName,
 }
 
@@ -49,6 +51,7 @@ impl Users {
             settings,
             sessions: Sessions::new(),
             account_turn: Mutex::new(()),
+            push_turn: Mutex::new(()),
             server_name: server_name.to_owned(),
         }
     }

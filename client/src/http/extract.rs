@@ -1,0 +1,163 @@
+//! What handlers ask of a request: who calls, and path, query and body as types.
+
+use crate::{Api, http::ApiError};
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Path, Request, rejection::PathRejection},
+    http::{HeaderMap, header, request::Parts},
+};
+use postern_users::Session;
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+
+/// Who calls: an access token is required.
+#[derive(Debug, Clone)]
+pub struct Caller(pub Arc<Session>);
+
+/// Who calls, if a token was sent; a wrong token is an error all the same.
+#[derive(Debug, Clone)]
+pub struct MaybeCaller(pub Option<Arc<Session>>);
+
+/// The token of a request: `Authorization: Bearer …`, or (deprecated) `?access_token=`.
+fn token(parts: &Parts) -> Option<String> {
+    if let Some(value) = parts.headers.get(header::AUTHORIZATION) {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned());
+    }
+    form_pairs(parts.uri.query().unwrap_or_default())
+        .find(|(key, _)| key == "access_token")
+        .map(|(_, value)| value)
+}
+
+/// The pairs of a query string, decoded.
+pub(crate) fn form_pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
+    serde_html_form::from_str::<Vec<(String, String)>>(query).unwrap_or_default().into_iter()
+}
+
+impl FromRequestParts<Api> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        match MaybeCaller::from_request_parts(parts, api).await? {
+            MaybeCaller(Some(session)) => Ok(Self(session)),
+            MaybeCaller(None) => Err(ApiError::new(
+                axum::http::StatusCode::UNAUTHORIZED,
+                "M_MISSING_TOKEN",
+                "this endpoint needs an access token",
+            )),
+        }
+    }
+}
+
+impl FromRequestParts<Api> for MaybeCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let Some(token) = token(parts) else { return Ok(Self(None)) };
+        let session = api.users.session(&token)?;
+        api.users.seen(&session, address(&parts.headers, parts))?;
+        Ok(Self(Some(session)))
+    }
+}
+
+/// Where a request comes from: what a trusted proxy says, else the connection.
+pub(crate) fn address(headers: &HeaderMap, parts: &Parts) -> Option<String> {
+    let forwarded = headers
+        .get("x-forwarded-for")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|list| list.split(',').next())
+        .map(|first| first.trim().to_owned());
+    forwarded.or_else(|| parts.extensions.get::<PeerAddress>().map(|peer| peer.0.ip().to_string()))
+}
+
+/// The address a connection comes from; put into requests by the listener.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddress(pub std::net::SocketAddr);
+
+/// A JSON body. A body that is not JSON is `M_NOT_JSON`, one that is not a `T` is `M_BAD_JSON`.
+#[derive(Debug, Clone)]
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let bytes = read_body(request, api).await?;
+        // Clients send nothing where all is optional.
+        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        parse_json(bytes).map(Self)
+    }
+}
+
+pub(crate) async fn read_body(request: Request, api: &Api) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, api).await.map_err(|rejection| {
+        if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+            ApiError::too_large("the request is too large")
+        } else {
+            ApiError::new(axum::http::StatusCode::BAD_REQUEST, "M_UNKNOWN", "the request broke off")
+        }
+    })
+}
+
+/// Strict JSON to a type.
+pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => ApiError::bad_json(error.to_string()),
+        _ if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() => {
+            ApiError::bad_json(error.to_string())
+        }
+        _ => ApiError::not_json(format!("the body is not JSON: {error}")),
+    })
+}
+
+/// The JSON text of a body as it was sent, checked to be an object.
+#[derive(Debug, Clone)]
+pub struct JsonText(pub Box<serde_json::value::RawValue>);
+
+impl FromRequest<Api> for JsonText {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
+        let bytes = read_body(request, api).await?;
+        let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        let text: Box<serde_json::value::RawValue> = parse_json(bytes)?;
+        if !text.get().starts_with('{') {
+            return Err(ApiError::bad_json("the body is not a JSON object"));
+        }
+        // RawValue checks syntax only; depth and text are checked by reading it.
+        let _: serde_json::Map<String, serde_json::Value> = parse_json(text.get().as_bytes())?;
+        Ok(Self(text))
+    }
+}
+
+/// Parameters of the path.
+#[derive(Debug, Clone)]
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Api> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        match Path::<T>::from_request_parts(parts, api).await {
+            Ok(Path(params)) => Ok(Self(params)),
+            Err(PathRejection::FailedToDeserializePathParams(error)) => {
+                Err(ApiError::invalid_param(error.body_text()))
+            }
+            Err(error) => Err(ApiError::invalid_param(error.to_string())),
+        }
+    }
+}
+
+/// Parameters of the query.
+#[derive(Debug, Clone)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<Api> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, ApiError> {
+        serde_html_form::from_str(parts.uri.query().unwrap_or_default())
+            .map(Self)
+            .map_err(|error| ApiError::invalid_param(error.to_string()))
+    }
+}

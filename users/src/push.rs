@@ -1,0 +1,130 @@
+//! Push rules: a user's ruleset, kept as the account data `m.push_rules` (specification: push rules).
+
+use crate::{Error, Users};
+use postern_graph::{RoomNum, UserNum};
+use ruma::{
+    UserId,
+    push::{AnyPushRule, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+const TYPE: &str = "m.push_rules";
+
+#[derive(Serialize, Deserialize)]
+struct Content {
+    global: Ruleset,
+}
+
+impl Users {
+    /// A user's push rules: the server's defaults until the user changed something.
+    pub fn push_rules(&self, user_id: &UserId, user: UserNum) -> Result<Ruleset, Error> {
+        let defaults = Ruleset::server_default(user_id);
+        let Some(text) = self.account_data(user, RoomNum::NONE, TYPE)? else { return Ok(defaults) };
+        let Ok(Content { global: mut rules }) = serde_json::from_str(&text) else { return Ok(defaults) };
+        // Rules the specification has added since are added to what the user has.
+        rules.update_with_server_default(defaults);
+        Ok(rules)
+    }
+
+    async fn change_push_rules(
+        &self,
+        user_id: &UserId,
+        user: UserNum,
+        change: impl FnOnce(&mut Ruleset) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let _turn = self.push_turn.lock().await;
+        let mut rules = self.push_rules(user_id, user)?;
+        change(&mut rules)?;
+        let text = serde_json::to_string(&Content { global: rules })
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        self.set_account_data(user, RoomNum::NONE, TYPE, &text).await
+    }
+
+    /// Adds or replaces a rule, at a place relative to others of its kind.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParam`] for what may not be a rule's id, [`Error::NotFound`] for a rule it is to stand beside.
+    pub async fn put_push_rule(
+        &self,
+        user_id: &UserId,
+        user: UserNum,
+        rule: NewPushRule,
+        after: Option<&str>,
+        before: Option<&str>,
+    ) -> Result<(), Error> {
+        self.change_push_rules(user_id, user, |rules| {
+            rules.insert(rule, after, before).map_err(|error| match error {
+                InsertPushRuleError::UnknownRuleId => Error::NotFound(error.to_string()),
+                other => Error::InvalidParam(other.to_string()),
+            })
+        })
+        .await
+    }
+
+    /// Removes a rule of the user's own.
+    pub async fn remove_push_rule(
+        &self,
+        user_id: &UserId,
+        user: UserNum,
+        kind: RuleKind,
+        rule_id: &str,
+    ) -> Result<(), Error> {
+        self.change_push_rules(user_id, user, |rules| {
+            rules.remove(kind, rule_id).map_err(|error| match error {
+                RemovePushRuleError::NotFound => Error::NotFound(error.to_string()),
+                other => Error::InvalidParam(other.to_string()),
+            })
+        })
+        .await
+    }
+
+    /// Switches a rule on or off.
+    pub async fn enable_push_rule(
+        &self,
+        user_id: &UserId,
+        user: UserNum,
+        kind: RuleKind,
+        rule_id: &str,
+        enabled: bool,
+    ) -> Result<(), Error> {
+        self.change_push_rules(user_id, user, |rules| {
+            rules.set_enabled(kind, rule_id, enabled).map_err(|error| Error::NotFound(error.to_string()))
+        })
+        .await
+    }
+
+    /// Sets what a rule does.
+    pub async fn set_push_actions(
+        &self,
+        user_id: &UserId,
+        user: UserNum,
+        kind: RuleKind,
+        rule_id: &str,
+        actions: Vec<Value>,
+    ) -> Result<(), Error> {
+        let actions = serde_json::from_value(Value::Array(actions))
+            .map_err(|error| Error::InvalidParam(format!("not actions of a push rule: {error}")))?;
+        self.change_push_rules(user_id, user, |rules| {
+            rules.set_actions(kind, rule_id, actions).map_err(|error| Error::NotFound(error.to_string()))
+        })
+        .await
+    }
+
+    /// One rule.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn push_rule(
+        &self,
+        user_id: &UserId,
+        user: UserNum,
+        kind: RuleKind,
+        rule_id: &str,
+    ) -> Result<AnyPushRule, Error> {
+        self.push_rules(user_id, user)?
+            .get(kind, rule_id)
+            .map(|rule| rule.to_owned())
+            .ok_or_else(|| Error::NotFound("no such push rule".to_owned()))
+    }
+}
