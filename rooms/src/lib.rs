@@ -13,6 +13,7 @@ pub mod pdu;
 pub mod power;
 mod rooms;
 pub mod version;
+pub mod view;
 
 pub use batch::{Draft, Txn};
 pub use create::{CreateRoom, Preset};

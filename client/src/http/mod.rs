@@ -12,7 +12,6 @@ pub use limiter::{Class, Limiter, Rate};
 pub type Answer<T = axum::Json<serde_json::Value>> = Result<T, ApiError>;
 
 /// An empty object: what most writes answer.
-#[must_use]
 pub fn done() -> axum::Json<serde_json::Value> {
     axum::Json(serde_json::json!({}))
 }

@@ -1,0 +1,119 @@
+//! Pages of a timeline.
+
+use super::Viewer;
+use crate::{Error, Event, rooms::Rooms};
+use postern_graph::{Pos, RoomNum, Seq, schema::Timeline};
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// Events looked at for one page; what a filter hides costs too.
+const SCAN_PER_PAGE: usize = 2_000;
+
+/// A place between two events of a timeline: just after the event at the position. Written `t` and a number; the
+/// tokens of `/sync` (`s` and a number, and more) name places too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimelineToken(pub Pos);
+
+impl fmt::Display for TimelineToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "t{}", self.0.0)
+    }
+}
+
+impl FromStr for TimelineToken {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let invalid = || Error::InvalidParam(format!("{text:?} is not a token of this server"));
+        if let Some(pos) = text.strip_prefix('t') {
+            return pos.parse().map(|pos| Self(Pos(pos))).map_err(|_| invalid());
+        }
+        let rest = text.strip_prefix('s').ok_or_else(invalid)?;
+        let seq: u64 = rest.split('_').next().and_then(|seq| seq.parse().ok()).ok_or_else(invalid)?;
+        i64::try_from(seq).map_err(|_| invalid())?;
+        Ok(Self(Pos::at(Seq(seq))))
+    }
+}
+
+/// Which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To older events.
+    Backwards,
+    /// To newer events.
+    Forwards,
+}
+
+/// A stretch of a timeline.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch {
+    /// Where it begins.
+    pub from: TimelineToken,
+    /// Where it ends, at the latest.
+    pub until: Option<TimelineToken>,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// Events at most.
+    pub limit: usize,
+}
+
+/// A page of a timeline.
+#[derive(Debug)]
+pub struct Page {
+    /// Its events, in the direction asked for.
+    pub events: Vec<Arc<Event>>,
+    /// Where the next page begins; nothing if this one reached the end.
+    pub next: Option<TimelineToken>,
+}
+
+impl Rooms {
+    /// The events of a stretch that `viewer` may see and `wanted` lets through.
+    pub fn page(
+        &self,
+        room: RoomNum,
+        viewer: &Viewer<'_>,
+        stretch: Stretch,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Page, Error> {
+        let Stretch { from, until, direction, limit } = stretch;
+        // What is not yet durable does not exist for the outside.
+        let durable = Pos::at(self.graph.durable());
+        let scan = self.graph.scan::<Timeline, _>(&(room,));
+        let range = match direction {
+            Direction::Backwards => {
+                let scan = scan.up_to(&(room, from.0.min(durable)));
+                match until {
+                    Some(until) => scan.after(&(room, until.0)).reverse(),
+                    None => scan.reverse(),
+                }
+            }
+            Direction::Forwards => {
+                let end = until.map_or(durable, |until| until.0.min(durable));
+                scan.after(&(room, from.0)).up_to(&(room, end))
+            }
+        };
+        let mut events = Vec::new();
+        let mut last = from.0;
+        for (looked_at, entry) in range.iter().enumerate() {
+            let ((_, pos), num) = entry?;
+            if events.len() == limit || looked_at == SCAN_PER_PAGE {
+                return Ok(Page { events, next: Some(place(last, direction)) });
+            }
+            let event = self.event(num)?;
+            last = pos;
+            if wanted(&event) && self.may_see(viewer, &event)? {
+                events.push(event);
+            }
+        }
+        // Going forwards there will be more one day, so there is always a next place.
+        let next = (direction == Direction::Forwards).then(|| place(last, direction));
+        Ok(Page { events, next })
+    }
+}
+
+/// The place behind an event at `pos` when going in `direction`.
+const fn place(pos: Pos, direction: Direction) -> TimelineToken {
+    match direction {
+        Direction::Backwards => TimelineToken(Pos(pos.0 - 1)),
+        Direction::Forwards => TimelineToken(pos),
+    }
+}
