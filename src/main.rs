@@ -1,1 +1,21 @@
-fn main() {}
+//! Postern, a federated Matrix homeserver: the command line, and the one place where the parts are put together.
+
+mod cli;
+mod health;
+mod listen;
+mod logging;
+mod observe;
+mod peer;
+mod serve;
+mod stall;
+mod tls;
+
+use std::process::ExitCode;
+
+/// Less memory lost to fragmentation than the system's allocator, with many short-lived responses.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -13,15 +13,19 @@ mod presence;
 mod profile;
 mod push;
 mod register;
+mod sync;
 mod uia;
+
+pub use sync::{Followers, Typing, Wake, start};
 
 use axum::{Router, extract::FromRef, routing::any};
 use http::{ApiError, Limiter};
 use postern_config::Config;
-use postern_graph::Graph;
+use postern_graph::{Graph, RoomNum};
 use postern_rooms::Rooms;
 use postern_users::{Uiaa, Users};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// What handlers may ask for; each names only what it needs.
 #[derive(Debug, Clone)]
@@ -38,6 +42,45 @@ pub struct Api {
     pub uiaa: Arc<Uiaa>,
     /// The rate limits.
     pub limiter: Arc<Limiter>,
+    /// Who waits for something to happen.
+    pub wake: Arc<Wake>,
+    /// Who is typing.
+    pub typing: Arc<Typing>,
+    /// Cancelled when the server begins to stop: those who wait get their answer.
+    pub stopping: CancellationToken,
+}
+
+impl Api {
+    /// The API over these parts.
+    #[must_use]
+    pub fn new(
+        config: Arc<Config>,
+        graph: Arc<Graph>,
+        rooms: Arc<Rooms>,
+        users: Arc<Users>,
+        limiter: Limiter,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self {
+            config,
+            graph,
+            rooms,
+            users,
+            uiaa: Arc::default(),
+            limiter: Arc::new(limiter),
+            wake: Arc::default(),
+            typing: Arc::default(),
+            stopping,
+        }
+    }
+
+    /// Wakes the members of a room.
+    pub(crate) fn wake_room(&self, room: RoomNum) {
+        match self.rooms.joined_users(room) {
+            Ok(users) => self.wake.wake_all(&users.into_iter().collect()),
+            Err(error) => tracing::error!(%error, "the members of a room were not woken"),
+        }
+    }
 }
 
 macro_rules! parts {

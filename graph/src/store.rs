@@ -278,6 +278,12 @@ impl Graph {
         self.disk.durable.borrow().seq
     }
 
+    /// Whether an earlier write could not be made durable: nothing is accepted any more.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.disk.durable.borrow().failed.is_some()
+    }
+
     /// The last sequence number applied.
     #[must_use]
     pub fn applied(&self) -> Seq {

@@ -4,7 +4,7 @@ use crate::{Api, http::ApiError};
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request, rejection::PathRejection},
-    http::{HeaderMap, header, request::Parts},
+    http::{header, request::Parts},
 };
 use postern_users::Session;
 use serde::de::DeserializeOwned;
@@ -55,22 +55,17 @@ impl FromRequestParts<Api> for MaybeCaller {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         let Some(token) = token(parts) else { return Ok(Self(None)) };
         let session = api.users.session(&token)?;
-        api.users.seen(&session, address(&parts.headers, parts))?;
+        api.users.seen(&session, address(parts))?;
         Ok(Self(Some(session)))
     }
 }
 
-/// Where a request comes from: what a trusted proxy says, else the connection.
-pub(crate) fn address(headers: &HeaderMap, parts: &Parts) -> Option<String> {
-    let forwarded = headers
-        .get("x-forwarded-for")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|list| list.split(',').next())
-        .map(|first| first.trim().to_owned());
-    forwarded.or_else(|| parts.extensions.get::<PeerAddress>().map(|peer| peer.0.ip().to_string()))
+/// Where a request comes from.
+pub(crate) fn address(parts: &Parts) -> Option<String> {
+    parts.extensions.get::<PeerAddress>().map(|peer| peer.0.ip().to_string())
 }
 
-/// The address a connection comes from; put into requests by the listener.
+/// The client's address, as the connection or a trusted proxy tells it; put into requests by the listener.
 #[derive(Debug, Clone, Copy)]
 pub struct PeerAddress(pub std::net::SocketAddr);
 

@@ -1,0 +1,93 @@
+//! The command line.
+
+use crate::{logging, serve};
+use clap::{Parser, Subcommand};
+use postern_config::{Config, Sources};
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+#[derive(Debug, Parser)]
+#[command(name = "postern", version, about = "A federated Matrix homeserver for enclaves")]
+struct Cli {
+    /// The configuration file; without one, defaults hold.
+    #[arg(long, short, env = "POSTERN_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// A setting, such as `server.name=example.org`. Wins over file and environment. May be repeated.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", global = true, value_parser = setting)]
+    set: Vec<(String, String)>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (what is done when nothing else is asked for).
+    Serve,
+    /// Check, show or explain the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether the configuration is right, and if not, what would be.
+    Check,
+    /// Print the settings in force and where each comes from; secrets are not shown.
+    Show,
+    /// Print a file with every setting and its default.
+    Sample,
+    /// Print the manual page of all settings.
+    Manual,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a setting is written section.key=value")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// Does what the command line asks for.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let sources = Sources::of_process(cli.config, cli.set);
+    let load = || {
+        Config::load(&sources).map_err(|problems| {
+            eprintln!("{problems}");
+            ExitCode::from(2)
+        })
+    };
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Config(ConfigCommand::Sample) => print(&postern_config::sample()),
+        Command::Config(ConfigCommand::Manual) => print(&postern_config::manual()),
+        Command::Config(ConfigCommand::Show) => {
+            load().map_or_else(|code| code, |loaded| print(&loaded.show()))
+        }
+        Command::Config(ConfigCommand::Check) => {
+            load().map_or_else(|code| code, |_| print("The configuration is right.\n"))
+        }
+        Command::Serve => load().map_or_else(|code| code, |loaded| start(loaded.config)),
+    }
+}
+
+/// Standard output may be a pipe that is closed early; that is no failure of ours.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn start(config: Config) -> ExitCode {
+    logging::start(&config.log);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    match runtime.block_on(serve::serve(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("postern: {error}");
+    ExitCode::FAILURE
+}

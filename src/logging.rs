@@ -1,0 +1,17 @@
+//! What the server tells about its work, on standard error.
+
+use postern_config::{Log, LogFormat};
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// Starts telling. The filter was checked when the configuration was read.
+pub fn start(log: &Log) {
+    let filter = EnvFilter::try_new(log.level.as_str()).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match log.format {
+        LogFormat::Human => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    if let Err(error) = started {
+        eprintln!("postern: no log: {error}");
+    }
+}

@@ -1,0 +1,76 @@
+//! What is measured, and Prometheus' view of it.
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request},
+    middleware::Next,
+    response::Response,
+    routing::get,
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use postern_graph::Graph;
+use std::{sync::Arc, time::Instant};
+
+/// Upper bounds of the buckets request durations are counted in, seconds.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0];
+
+/// Starts measuring; what is returned serves `/metrics`.
+pub fn metrics(graph: Arc<Graph>) -> Result<Router, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .install_recorder()?;
+    metrics::describe_counter!(
+        "postern_http_requests_total",
+        "Requests answered, by route, method and status"
+    );
+    metrics::describe_histogram!("postern_http_request_seconds", "Time from request to response, by route");
+    metrics::describe_gauge!("postern_log_applied", "Position of the last commit applied");
+    metrics::describe_gauge!("postern_log_durable", "Position of the last commit on disk");
+    metrics::describe_gauge!("postern_memory_bytes", "Memory of the process");
+    metrics::describe_gauge!("postern_connections", "Open client connections");
+    Ok(Router::new().route(
+        "/metrics",
+        get(move || {
+            let (handle, graph) = (handle.clone(), graph.clone());
+            async move {
+                #[allow(clippy::cast_precision_loss, reason = "gauges are floating point")]
+                {
+                    metrics::gauge!("postern_log_applied").set(graph.applied().0 as f64);
+                    metrics::gauge!("postern_log_durable").set(graph.durable().0 as f64);
+                    metrics::gauge!("postern_memory_bytes").set(resident_bytes() as f64);
+                }
+                handle.run_upkeep();
+                handle.render()
+            }
+        }),
+    ))
+}
+
+/// Memory of this process that is in RAM, bytes; 0 where the system does not say.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()));
+    pages.unwrap_or(0) * 4096
+}
+
+/// Counts and times a request.
+pub async fn observe(request: Request, next: Next) -> Response {
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    let method = request.method().clone();
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    let status = response.status().as_u16().to_string();
+    tracing::debug!(%method, route, status, ms = begun.elapsed().as_millis(), "answered");
+    metrics::counter!(
+        "postern_http_requests_total",
+        "route" => route.clone(), "method" => method.to_string(), "status" => status
+    )
+    .increment(1);
+    metrics::histogram!("postern_http_request_seconds", "route" => route)
+        .record(begun.elapsed().as_secs_f64());
+    response
+}

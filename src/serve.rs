@@ -1,0 +1,211 @@
+//! Putting the parts together, running them, and stopping.
+
+use crate::{
+    health,
+    listen::Server,
+    observe,
+    tls::{self, Tls},
+};
+use axum::Router;
+use postern_client::{
+    Api,
+    http::{Class, Limiter, Rate},
+};
+use postern_config::Config;
+use postern_graph::Graph;
+use postern_rooms::Rooms;
+use postern_users::{Cost, Users};
+use ruma::ServerName;
+use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database.
+    #[error(transparent)]
+    Graph(#[from] postern_graph::Error),
+    /// The rooms.
+    #[error(transparent)]
+    Rooms(#[from] postern_rooms::Error),
+    /// The accounts.
+    #[error(transparent)]
+    Users(#[from] postern_users::Error),
+    /// The configured name is no server name.
+    #[error("server.name: {0}")]
+    Name(#[from] ruma::IdParseError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// Addresses for TLS are configured, but no certificate.
+    #[error("listeners.client_tls needs listeners.tls_certificate_file and listeners.tls_key_file")]
+    NoCertificate,
+    /// Metrics could not be set up.
+    #[error("metrics: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The operating system.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Runs the server until it is asked to stop.
+pub async fn serve(config: Config) -> Result<(), Error> {
+    let config = Arc::new(config);
+    let name = ServerName::parse(config.server.name.as_str())?;
+    let settings = postern_graph::Settings {
+        path: config.database.path.clone(),
+        block_cache: usize::try_from(config.database.cache_mebibytes << 20).unwrap_or(usize::MAX),
+    };
+    let graph = Graph::open(&settings)?;
+    let stopping = CancellationToken::new();
+    let api = api(&config, &graph, &name, &stopping)?;
+
+    // Addresses first: what cannot be listened on is said before anything is promised.
+    let mut listeners = Vec::new();
+    for address in &config.listeners.client {
+        listeners.push((bind(*address).await?, None));
+    }
+    let tls = Tls::load(&config.listeners)?;
+    for address in &config.listeners.client_tls {
+        listeners.push((bind(*address).await?, Some(tls.clone().ok_or(Error::NoCertificate)?)));
+    }
+    let router = with_layers(postern_client::router(api.clone()), &config)
+        .merge(health::routes(graph.clone(), stopping.clone()));
+    let server =
+        Arc::new(Server::new(router, &config.listeners.trusted_proxies, &config.limits, stopping.clone()));
+    let mut tasks = tokio::task::JoinSet::new();
+    if !config.listeners.metrics.is_empty() {
+        let metrics = observe::metrics(graph.clone())?;
+        let listening = Server::new(metrics, &[], &config.limits, stopping.clone());
+        let listening = Arc::new(listening);
+        for address in &config.listeners.metrics {
+            tasks.spawn(listening.clone().accept(bind(*address).await?, None));
+        }
+    }
+    let followers = postern_client::start(&api);
+    let addresses: Vec<String> =
+        listeners.iter().map(|(listener, tls)| url(listener, tls.is_some())).collect();
+    for (listener, tls) in listeners {
+        tasks.spawn(server.clone().accept(listener, tls));
+    }
+    tracing::info!(server_name = %name, addresses = addresses.join(" "), "ready");
+    welcome(&api, addresses.first().map(String::as_str)).await?;
+
+    until_stopped(tls.as_deref()).await?;
+    tracing::info!("stopping");
+    stopping.cancel();
+    while tasks.join_next().await.is_some() {}
+    if let Some(server) = Arc::into_inner(server) {
+        server.drain(Duration::from_secs(config.limits.drain_seconds)).await;
+    }
+    followers.stop().await;
+    drop(api);
+    graph.flush()?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn api(
+    config: &Arc<Config>,
+    graph: &Arc<Graph>,
+    name: &ServerName,
+    stopping: &CancellationToken,
+) -> Result<Api, Error> {
+    let rooms = Rooms::new(graph.clone(), name, config.rooms.default_version.as_str())?;
+    let passwords = &config.passwords;
+    let users = Users::new(
+        graph.clone(),
+        name,
+        postern_users::Settings {
+            password_cost: Cost {
+                memory_kib: passwords.argon2_memory_kibibytes,
+                iterations: passwords.argon2_iterations,
+                parallelism: passwords.argon2_parallelism,
+            },
+            access_token_ms: config.sessions.access_token_lifetime_ms,
+        },
+    );
+    Ok(Api::new(
+        config.clone(),
+        graph.clone(),
+        Arc::new(rooms),
+        Arc::new(users),
+        limiter(config),
+        stopping.clone(),
+    ))
+}
+
+fn limiter(config: &Config) -> Limiter {
+    let limits = &config.rate_limits;
+    if !limits.enabled {
+        return Limiter::default();
+    }
+    let rate =
+        |rate: postern_config::Rate| Rate { per_second: rate.per_second, burst: f64::from(rate.burst) };
+    Limiter::new(vec![
+        (Class::Login, rate(limits.login())),
+        (Class::Registration, rate(limits.registration())),
+        (Class::Message, rate(limits.message())),
+        (Class::Join, rate(limits.join())),
+        (Class::Invite, rate(limits.invite())),
+    ])
+}
+
+fn with_layers(router: Router, config: &Config) -> Router {
+    let stalled = Duration::from_millis(config.limits.stalled_timeout_ms);
+    router
+        .layer(axum::middleware::from_fn(observe::observe))
+        .layer(RequestBodyTimeoutLayer::new(stalled))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            axum::response::IntoResponse::into_response(postern_client::http::ApiError::internal(
+                &"a handler panicked",
+            ))
+        }))
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|error| Error::Listen(address, error))
+}
+
+fn url(listener: &TcpListener, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    listener.local_addr().map_or_else(|error| error.to_string(), |address| format!("{scheme}://{address}"))
+}
+
+/// On a server without accounts, tells how to make the first one.
+async fn welcome(api: &Api, address: Option<&str>) -> Result<(), Error> {
+    let Some(token) = api.users.first_admin_token().await? else { return Ok(()) };
+    let address = address.unwrap_or("the server");
+    let text = format!(
+        "\nThere is no account yet. Register the first administrator with any Matrix client at\n  \
+         {address}\nand this registration token, which works once:\n  {token}\n\n"
+    );
+    // Standard output, not the log: a log is kept, this is for whoever starts the server.
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+/// Waits for SIGTERM or SIGINT; SIGHUP reads the certificate again.
+async fn until_stopped(tls: Option<&Tls>) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => match tls.map(Tls::reload) {
+                Some(Ok(())) => tracing::info!("the certificate was read again"),
+                Some(Err(error)) => tracing::error!(%error, "the old certificate stays in use"),
+                None => {}
+            },
+        }
+    }
+}
