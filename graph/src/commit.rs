@@ -1,6 +1,7 @@
 //! A commit: typed operations that land together, or not at all.
 
 use crate::{
+    chain::Unstored,
     codec::{Bytes, Encode, PrefixOf},
     ids::{POS_PLACEHOLDER, Root, Seq},
     intern::Claims,
@@ -25,6 +26,8 @@ pub struct Commit {
     pub(crate) claims: Claims,
     /// Nodes of state maps made by this commit, so that it can go on building on them.
     pub(crate) nodes: HashMap<Root, Arc<Node>>,
+    /// Events this commit added to the chain cover, likewise.
+    pub(crate) chains: Unstored,
 }
 
 impl std::fmt::Debug for Commit {
@@ -38,7 +41,14 @@ impl std::fmt::Debug for Commit {
 
 impl Commit {
     pub(crate) fn new(claims: Claims) -> Self {
-        Self { ops: Vec::new(), slots: 0, record: LogRecord::default(), claims, nodes: HashMap::new() }
+        Self {
+            ops: Vec::new(),
+            slots: 0,
+            record: LogRecord::default(),
+            claims,
+            nodes: HashMap::new(),
+            chains: Unstored::default(),
+        }
     }
 
     /// Takes the next sequence number: a placeholder until the commit is applied, which may be put into keys and

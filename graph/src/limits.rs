@@ -16,3 +16,5 @@ pub const WRITE_BUFFERS: usize = 32 << 20;
 pub const WAL: u64 = 128 << 20;
 /// Files RocksDB keeps open.
 pub const OPEN_FILES: i32 = 512;
+/// Places of a chain looked at to spare a link; a link too many costs a few bytes and a step of a walk.
+pub const CHAIN_STOPS_LOOKED_AT: usize = 32;

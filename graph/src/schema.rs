@@ -83,10 +83,11 @@ families! {
     Links = "event_link": (EventNum,) => EventLinks, Kind::Point;
     /// The events that name the first as a previous event.
     Children = "event_child": (EventNum, EventNum) => (), Kind::Scan(8);
-    /// Chain cover: the chain an event of the auth graph is on, and its place there.
-    Chains = "chain": (EventNum,) => (ChainNum, u64), Kind::Point;
-    /// Chain cover: from (chain, other chain, place on the first) one reaches that place on the other.
-    ChainLinks = "chain_link": (ChainNum, ChainNum, u64) => u64, Kind::Scan(8);
+    /// Chain cover: the chain an event of the auth graph is on, its place there (from 1), and its rank (above that of
+    /// all its auth events). Written by rooms for events that can authorize others.
+    Chains = "chain": (EventNum,) => (ChainNum, u64, u64), Kind::Point;
+    /// Chain cover: from (chain, place, other chain) one reaches that place on the other; with the rank at the start.
+    ChainLinks = "chain_link": (ChainNum, u64, ChainNum) => (u64, u64), Kind::Scan(8);
     /// Chain cover: the highest place taken on a chain.
     ChainTips = "chain_tip": (ChainNum,) => u64, Kind::Point;
     /// Chain cover, the other way: what stands at a place of a chain.

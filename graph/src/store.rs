@@ -230,7 +230,7 @@ impl Graph {
         if let Some(why) = &self.disk.durable.borrow().failed {
             return Err(Error::Halted(why.to_string()));
         }
-        let Commit { ops, slots, record, claims, nodes } = commit;
+        let Commit { ops, slots, record, claims, nodes, chains: _ } = commit;
         let last = {
             let mut applied = self.applying.lock();
             let first = applied.next();

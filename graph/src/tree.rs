@@ -317,6 +317,17 @@ impl Graph {
         Ok(out)
     }
 
+    /// The same, seeing what `commit` has built so far.
+    pub fn state_entries_in(
+        &self,
+        commit: &Commit,
+        root: Root,
+    ) -> Result<Vec<(StateKeyNum, EventNum)>, Error> {
+        let mut out = Vec::new();
+        Maps { graph: self, commit: Some(commit) }.collect(root, &mut out)?;
+        Ok(out)
+    }
+
     /// How many entries the map has.
     pub fn state_len(&self, root: Root) -> Result<u64, Error> {
         Maps { graph: self, commit: None }.count(root)
