@@ -27,6 +27,12 @@ pub enum Error {
     /// A parameter that makes no sense.
     #[error("{0}")]
     InvalidParam(String),
+    /// A parameter that is needed is not there.
+    #[error("{0}")]
+    MissingParam(String),
+    /// A signature that is needed is not there, or not valid.
+    #[error("{0}")]
+    InvalidSignature(String),
     /// Larger than it may be.
     #[error("{0}")]
     TooLarge(String),

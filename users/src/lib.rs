@@ -2,19 +2,30 @@
 
 mod account_data;
 mod accounts;
+mod dehydrated;
 mod error;
+mod key_backup;
+mod keys;
 pub mod limits;
 mod passwords;
 mod push;
 pub mod secrets;
 mod sessions;
+mod to_device;
 mod uiaa;
 mod users;
 
 pub use account_data::TypedContent;
 pub use accounts::{Account, NewAccount, RegistrationToken};
+pub use dehydrated::DehydratedDevice;
 pub use error::Error;
+pub use key_backup::{BackedUpKey, BackupScope, BackupState, BackupVersion, RoomKeys, StoredRoomKeys};
+pub use keys::{
+    ClaimedKeys, CrossSigningUpload, KeyClaim, KeyQuery, KeyUpload, QueriedKeys, SignatureFailures,
+    SignatureUpload,
+};
 pub use passwords::Cost;
 pub use sessions::{Device, Session, Tokens};
+pub use to_device::{DeviceMessages, ToDeviceTxn};
 pub use uiaa::Uiaa;
 pub use users::{Settings, Users};

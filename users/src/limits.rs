@@ -28,3 +28,27 @@ pub const FILTERS_PER_USER: u64 = 10_000;
 pub const DISPLAY_NAME_BYTES: usize = 1024;
 /// A device id, bytes.
 pub const DEVICE_ID_BYTES: usize = 512;
+/// One-time keys kept for a device: clients upload about 50 and top them up.
+pub const ONE_TIME_KEYS_PER_DEVICE: usize = 1000;
+/// Algorithms a device may have fallback keys for.
+pub const FALLBACK_ALGORITHMS: usize = 10;
+/// A key with its signatures, bytes: the size of the largest event.
+pub const KEY_OBJECT_BYTES: usize = 65_536;
+/// Devices whose keys one request may ask for or that it may send messages to.
+pub const DEVICES_PER_KEY_REQUEST: usize = 10_000;
+/// Signed keys in one request: each costs a check of a signature.
+pub const SIGNATURES_AT_ONCE: usize = 1000;
+/// A message to a device, bytes: as an event.
+pub const TO_DEVICE_MESSAGE_BYTES: usize = 65_536;
+/// Acknowledged messages removed by one commit.
+pub const TO_DEVICE_REMOVED_AT_ONCE: usize = 1000;
+/// Versions of a user's key backup that are not deleted.
+pub const BACKUP_VERSIONS: usize = 100;
+/// Keys in one version of a backup: all are answered at once when asked for.
+pub const BACKUP_KEYS_PER_VERSION: u64 = 500_000;
+/// The name of a room, a session or an algorithm in a backup, bytes.
+pub const BACKUP_NAME_BYTES: usize = 512;
+/// The encrypted part of a dehydrated device, bytes.
+pub const DEHYDRATED_BYTES: usize = 256 << 10;
+/// Messages of a dehydrated device in one answer.
+pub const DEHYDRATED_MESSAGES_AT_ONCE: usize = 100;

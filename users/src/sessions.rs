@@ -12,8 +12,8 @@ use postern_graph::{
     codec::Json,
     log::LogEntry,
     schema::{
-        AccessTokens, DeviceChanges, DeviceKeys, DeviceTokens, DeviceVersions, Devices, FallbackKeys,
-        OneTimeKeys, Pushers, RefreshTokens, ToDevice,
+        AccessTokens, Dehydrated, DeviceChanges, DeviceKeys, DeviceTokens, DeviceVersions, Devices,
+        FallbackKeys, KeySignatures, OneTimeKeys, Pushers, RefreshTokens, ToDevice,
     },
 };
 use quick_cache::sync::Cache;
@@ -184,7 +184,7 @@ impl Users {
         let mut record: Device = match known {
             Some(Json(value)) => from_value(value)?,
             None => {
-                self.devices_changed(&mut commit, number);
+                self.devices_changed(&mut commit, number)?;
                 Device {
                     device_id: device.clone(),
                     display_name: None,
@@ -288,12 +288,17 @@ impl Users {
         Ok(revoked)
     }
 
-    /// Notes that a user's devices or keys changed, for those who share rooms with the user.
-    pub(crate) fn devices_changed(&self, commit: &mut Commit, user: UserNum) {
+    /// Notes that a user's devices or keys changed, for those who share rooms with the user. Only the last change of a
+    /// user is kept: whoever missed one before it hears of this one.
+    pub(crate) fn devices_changed(&self, commit: &mut Commit, user: UserNum) -> Result<(), Error> {
+        if let Some(before) = self.graph.get::<DeviceVersions>(&(user,))? {
+            commit.delete::<DeviceChanges>(&(before, user));
+        }
         let seq = commit.take_seq();
         commit.put::<DeviceChanges>(&(seq, user), &());
         commit.put::<DeviceVersions>(&(user,), &seq);
         commit.log(LogEntry::DeviceList { user });
+        Ok(())
     }
 
     /// The devices of a user.
@@ -323,9 +328,39 @@ impl Users {
         }
         let mut commit = self.graph.begin();
         commit.put::<Devices>(&(user, device.to_owned()), &Json(to_value(&record)?));
-        self.devices_changed(&mut commit, user);
+        self.devices_changed(&mut commit, user)?;
         self.graph.commit_durably(commit).await?;
         Ok(())
+    }
+
+    /// Adds the removal of a device and all that is its to a commit. The sessions of the returned tokens are to be
+    /// forgotten once it is applied.
+    pub(crate) fn clear_device(
+        &self,
+        commit: &mut Commit,
+        user: UserNum,
+        device: &str,
+    ) -> Result<Vec<TokenHash>, Error> {
+        let revoked = self.drop_tokens(commit, user, device)?;
+        let key = (user, device.to_owned());
+        commit.delete::<Devices>(&key);
+        commit.delete::<DeviceKeys>(&key);
+        commit.delete_all::<OneTimeKeys, _>(&key);
+        commit.delete_all::<FallbackKeys, _>(&key);
+        commit.delete_all::<KeySignatures, _>(&key);
+        commit.delete_all::<ToDevice, _>(&key);
+        if let Some(Json(dehydrated)) = self.graph.get::<Dehydrated>(&(user,))?
+            && dehydrated.get("device_id").and_then(Value::as_str) == Some(device)
+        {
+            commit.delete::<Dehydrated>(&(user,));
+        }
+        for entry in self.graph.scan::<Pushers, _>(&(user,)).iter() {
+            let (key, Json(pusher)) = entry?;
+            if pusher.get("device_id").and_then(Value::as_str) == Some(device) {
+                commit.delete::<Pushers>(&key);
+            }
+        }
+        Ok(revoked)
     }
 
     /// Removes devices with their tokens, keys, messages and pushers. Those that are not there are passed over.
@@ -333,21 +368,9 @@ impl Users {
         let mut commit = self.graph.begin();
         let mut revoked = Vec::new();
         for device in devices {
-            revoked.extend(self.drop_tokens(&mut commit, user, device)?);
-            let key = (user, device.clone());
-            commit.delete::<Devices>(&key);
-            commit.delete::<DeviceKeys>(&key);
-            commit.delete_all::<OneTimeKeys, _>(&key);
-            commit.delete_all::<FallbackKeys, _>(&key);
-            commit.delete_all::<ToDevice, _>(&key);
-            for entry in self.graph.scan::<Pushers, _>(&(user,)).iter() {
-                let (key, Json(pusher)) = entry?;
-                if pusher.get("device_id").and_then(Value::as_str) == Some(device) {
-                    commit.delete::<Pushers>(&key);
-                }
-            }
+            revoked.extend(self.clear_device(&mut commit, user, device)?);
         }
-        self.devices_changed(&mut commit, user);
+        self.devices_changed(&mut commit, user)?;
         self.graph.commit_durably(commit).await?;
         for token in revoked {
             self.sessions.forget(&token);

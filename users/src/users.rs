@@ -2,6 +2,7 @@
 
 use crate::{
     Error,
+    keys::Turns,
     passwords::{Cost, Passwords},
     sessions::Sessions,
 };
@@ -32,6 +33,8 @@ pub struct Users {
     pub(crate) account_turn: Mutex<()>,
     /// The same for push rules.
     pub(crate) push_turn: Mutex<()>,
+    /// The same for keys, messages to devices and key backups.
+    pub(crate) turns: Turns,
     server_name: OwnedServerName,
 }
 
@@ -52,6 +55,7 @@ impl Users {
             sessions: Sessions::new(),
             account_turn: Mutex::new(()),
             push_turn: Mutex::new(()),
+            turns: Turns::default(),
             server_name: server_name.to_owned(),
         }
     }

@@ -160,6 +160,8 @@ impl From<postern_users::Error> for ApiError {
             E::UnknownToken { soft } => Self::unknown_token(soft),
             E::NotFound(_) => Self::not_found(text),
             E::InvalidParam(_) => Self::invalid_param(text),
+            E::MissingParam(_) => Self::missing_param(text),
+            E::InvalidSignature(_) => Self::new(StatusCode::BAD_REQUEST, "M_INVALID_SIGNATURE", text),
             E::TooLarge(_) => Self::too_large(text),
             E::WrongVersion { current } => {
                 Self::new(StatusCode::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION", text)
