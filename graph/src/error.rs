@@ -1,7 +1,7 @@
 //! What can go wrong in the store.
 
 use crate::{codec::Damaged, schema::Family};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,14 @@ pub enum Error {
         /// The newest version this program knows.
         known: u64,
     },
+    /// RocksDB found its files damaged while opening them.
+    #[error("the database in {path} is damaged: {error}; nothing was changed, restore it from a backup")]
+    Corrupt {
+        /// Where.
+        path: PathBuf,
+        /// What RocksDB found.
+        error: rocksdb::Error,
+    },
     /// The directory holds something that is not one of our databases.
     #[error("{path} is not a Postern database ({why}); nothing was changed")]
     NotOurs {
@@ -62,5 +70,12 @@ pub enum Error {
 impl Error {
     pub(crate) const fn damaged<F: Family>(damaged: Damaged) -> Self {
         Self::Damaged { family: F::NAME, damaged }
+    }
+
+    pub(crate) fn opening(path: &Path, error: rocksdb::Error) -> Self {
+        match error.kind() {
+            rocksdb::ErrorKind::Corruption => Self::Corrupt { path: path.to_owned(), error },
+            _ => Self::RocksDb(error),
+        }
     }
 }

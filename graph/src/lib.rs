@@ -7,6 +7,7 @@
 mod chain;
 pub mod codec;
 mod commit;
+pub mod doctor;
 mod error;
 pub mod event;
 mod follow;

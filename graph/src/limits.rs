@@ -18,3 +18,7 @@ pub const WAL: u64 = 128 << 20;
 pub const OPEN_FILES: i32 = 512;
 /// Places of a chain looked at to spare a link; a link too many costs a few bytes and a step of a walk.
 pub const CHAIN_STOPS_LOOKED_AT: usize = 32;
+/// Findings of the doctor that are spelled out; the rest is only counted.
+pub const DOCTOR_FINDINGS: usize = 1000;
+/// Memory for cached blocks while a database is examined or backed up, bytes.
+pub const EXAMINATION_BLOCK_CACHE: usize = 64 << 20;

@@ -38,6 +38,12 @@ pub trait Family: 'static {
     type Value: Encode + Decode;
 }
 
+/// Does something with every family; see [`visit_all`].
+pub trait Visit {
+    /// Does it with one.
+    fn visit<F: Family>(&mut self);
+}
+
 macro_rules! families {
     ($($(#[$doc:meta])* $name:ident = $text:literal : $key:ty => $value:ty, $kind:expr;)*) => {
         $(
@@ -53,6 +59,11 @@ macro_rules! families {
         )*
         /// Every family: name and kind.
         pub const ALL: &[(&str, Kind)] = &[$(($text, $kind)),*];
+
+        /// Shows every family to `visitor`, in the order they stand here.
+        pub fn visit_all<V: Visit>(visitor: &mut V) {
+            $(visitor.visit::<$name>();)*
+        }
     };
 }
 

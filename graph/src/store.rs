@@ -86,33 +86,21 @@ impl Graph {
     /// Opens the database, or creates it.
     ///
     /// # Errors
-    /// [`Error::Newer`] and [`Error::NotOurs`] before anything is written; [`Error::RocksDb`] if it is damaged or in
-    /// use by another process.
+    /// [`Error::Newer`], [`Error::NotOurs`] and [`Error::Corrupt`] before anything is written; [`Error::RocksDb`] if
+    /// it is in use by another process.
     pub fn open(settings: &Settings) -> Result<Arc<Self>, Error> {
         let fresh = check_directory(&settings.path)?;
+        if !fresh {
+            // Opening for writing moves files before damage is met: a look first, which moves none.
+            drop(Self::for_reading(settings)?);
+        }
         let cache = rocksdb::Cache::new_lru_cache(settings.block_cache);
         let db = Arc::new(Db::open_cf_descriptors(
             &tuning::database(true),
             &settings.path,
             tuning::families(&cache),
         )?);
-        let (durable, _) = watch::channel(Durable::default());
-        let disk = Arc::new(Disk {
-            applied: AtomicU64::new(0),
-            wanted: Mutex::default(),
-            wake: Condvar::new(),
-            durable,
-        });
-        let mut graph = Self {
-            db,
-            interner: Arc::new(Interner::new()),
-            nodes: Cache::new(limits::STATE_NODES_IN_MEMORY),
-            applying: Mutex::new(Seq::ZERO),
-            live: Arc::new(LiveLog::new()),
-            disk,
-            sync_thread: None,
-            path: settings.path.clone(),
-        };
+        let mut graph = Self::over(db, &settings.path);
         graph.restore_counters()?;
         graph.sync_thread = Some(graph.start_sync_thread()?);
         if fresh {
@@ -121,6 +109,53 @@ impl Graph {
             graph.commit(commit)?;
         }
         Ok(Arc::new(graph))
+    }
+
+    /// Opens an existing database as it is now, to be read and never written: commits fail, no file is changed.
+    /// What another process writes meanwhile is not seen.
+    ///
+    /// # Errors
+    /// As [`Graph::open`]; [`Error::NotOurs`] if there is no database.
+    pub fn open_read_only(settings: &Settings) -> Result<Arc<Self>, Error> {
+        let graph = Self::for_reading(settings)?;
+        graph.restore_counters()?;
+        Ok(Arc::new(graph))
+    }
+
+    /// The same without reading anything, for who wants to find out what can be read.
+    pub(crate) fn for_reading(settings: &Settings) -> Result<Self, Error> {
+        let path = &settings.path;
+        if check_directory(path)? {
+            return Err(Error::NotOurs { path: path.clone(), why: "it is empty".to_owned() });
+        }
+        let cache = rocksdb::Cache::new_lru_cache(settings.block_cache);
+        let options = tuning::database(false);
+        let there = Db::list_cf(&options, path).map_err(|error| Error::opening(path, error))?;
+        let families =
+            tuning::families(&cache).into_iter().filter(|f| there.iter().any(|name| name == f.name()));
+        let db = Db::open_cf_descriptors_read_only(&options, path, families, false)
+            .map_err(|error| Error::opening(path, error))?;
+        Ok(Self::over(Arc::new(db), path))
+    }
+
+    fn over(db: Arc<Db>, path: &Path) -> Self {
+        let (durable, _) = watch::channel(Durable::default());
+        let disk = Arc::new(Disk {
+            applied: AtomicU64::new(0),
+            wanted: Mutex::default(),
+            wake: Condvar::new(),
+            durable,
+        });
+        Self {
+            db,
+            interner: Arc::new(Interner::new()),
+            nodes: Cache::new(limits::STATE_NODES_IN_MEMORY),
+            applying: Mutex::new(Seq::ZERO),
+            live: Arc::new(LiveLog::new()),
+            disk,
+            sync_thread: None,
+            path: path.to_owned(),
+        }
     }
 
     /// The directory it lies in.
@@ -379,13 +414,15 @@ fn check_directory(path: &Path) -> Result<bool, Error> {
     if !path.join("CURRENT").exists() {
         return Err(not_ours("it holds other files and no database"));
     }
-    let families = Db::list_cf(&tuning::database(false), path)?;
+    let options = tuning::database(false);
+    let opening = |error| Error::opening(path, error);
+    let families = Db::list_cf(&options, path).map_err(opening)?;
     if !families.iter().any(|name| name == Meta::NAME) {
         return Err(not_ours("it is a RocksDB database of another program"));
     }
-    let db = Db::open_cf_for_read_only(&rocksdb::Options::default(), path, [Meta::NAME], false)?;
+    let db = Db::open_cf_for_read_only(&options, path, [Meta::NAME], false).map_err(opening)?;
     let meta = db.cf_handle(Meta::NAME).ok_or_else(|| not_ours("it has no description"))?;
-    let Some(version) = db.get_cf(meta, Bytes::of(&("schema".to_owned(),)).data)? else {
+    let Some(version) = db.get_cf(meta, Bytes::of(&("schema".to_owned(),)).data).map_err(opening)? else {
         // Created, but stopped before the first commit.
         return Ok(true);
     };

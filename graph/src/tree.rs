@@ -194,15 +194,20 @@ impl Maps<'_> {
     }
 }
 
+/// The name of a node with these bytes.
+pub(crate) fn root_of(bytes: &[u8]) -> Root {
+    let digest = Sha256::digest(bytes);
+    let mut name = [0; 16];
+    name.copy_from_slice(&digest[..16]);
+    Root(name)
+}
+
 fn store(commit: &mut Commit, node: Node) -> Root {
     if matches!(&node, Node::Leaf(entries) if entries.is_empty()) {
         return Root::EMPTY;
     }
     let bytes = Bytes::of(&node).data;
-    let digest = Sha256::digest(&bytes);
-    let mut name = [0; 16];
-    name.copy_from_slice(&digest[..16]);
-    let root = Root(name);
+    let root = root_of(&bytes);
     if commit.nodes.insert(root, Arc::new(node)).is_none() {
         commit.put::<StateNodes>(&(root,), &Raw(bytes));
     }
