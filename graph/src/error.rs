@@ -57,6 +57,14 @@ pub enum Error {
     /// A commit asked for more than a commit may have.
     #[error("a commit of {0} positions is too large")]
     TooLarge(usize),
+    /// A backup, or what was asked of it, is not as it must be.
+    #[error("backup, {path}: {why}")]
+    Backup {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The file system said no.
     #[error("{path}: {error}")]
     Io {

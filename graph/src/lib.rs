@@ -4,6 +4,7 @@
 //! [`Commit`], and [`log`] says what each commit did to those who follow. State maps are in [`tree`]; names become
 //! numbers in [`intern`].
 
+pub mod backup;
 mod chain;
 pub mod codec;
 mod commit;

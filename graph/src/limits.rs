@@ -1,5 +1,7 @@
 //! Bounds of the store, and why they are what they are.
 
+use std::time::Duration;
+
 /// Sequence numbers one commit may take; a room is created with about a dozen events.
 pub const MAX_SEQS_PER_COMMIT: u16 = 4096;
 /// Log records kept in memory for live followers; a follower further behind reads the stored log.
@@ -22,3 +24,9 @@ pub const CHAIN_STOPS_LOOKED_AT: usize = 32;
 pub const DOCTOR_FINDINGS: usize = 1000;
 /// Memory for cached blocks while a database is examined or backed up, bytes.
 pub const EXAMINATION_BLOCK_CACHE: usize = 64 << 20;
+/// Attempts to catch a moment in which another process leaves its database's files as they are.
+pub const BACKUP_ATTEMPTS: usize = 100;
+/// Time between these: files change in bursts, when memory is written out.
+pub const BACKUP_ATTEMPT_PAUSE: Duration = Duration::from_millis(100);
+/// Memory to copy files with, bytes.
+pub const COPY_BUFFER: usize = 1 << 20;
