@@ -6,6 +6,7 @@
 mod account;
 mod devices;
 mod discovery;
+mod filter;
 pub mod http;
 mod login;
 mod me;
@@ -13,6 +14,7 @@ mod presence;
 mod profile;
 mod push;
 mod register;
+mod rooms;
 mod sync;
 mod uia;
 
@@ -105,6 +107,7 @@ pub fn router(api: Api) -> Router {
         .merge(push::routes())
         .merge(presence::routes())
         .merge(profile::routes())
+        .merge(rooms::routes())
         .fallback(any(|| async { ApiError::unrecognized() }))
         .method_not_allowed_fallback(|| async {
             ApiError::new(

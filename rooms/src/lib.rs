@@ -3,23 +3,29 @@
 
 mod batch;
 mod create;
+mod directory;
 mod effects;
 mod error;
 mod event;
+mod hierarchy;
 pub mod keys;
 pub mod limits;
 mod membership;
 pub mod pdu;
 pub mod power;
+mod receipts;
 mod rooms;
 pub mod version;
 pub mod view;
 
 pub use batch::{Draft, Txn};
 pub use create::{CreateRoom, Preset};
+pub use directory::{PublicRooms, Summary};
 pub use effects::Relation;
 pub use error::Error;
 pub use event::Event;
+pub use hierarchy::{Node, Walk};
 pub use membership::MembershipChange;
 pub use postern_graph::event::MembershipKind;
+pub use receipts::{ReceiptKind, UserReceipt};
 pub use rooms::{Rooms, now_ms};

@@ -12,3 +12,9 @@ pub const EVENTS_IN_MEMORY: usize = 10_000;
 pub const LANES_IN_MEMORY: usize = 4_096;
 /// Events looked at for one walk through the auth graph.
 pub const AUTH_WALK: usize = 100_000;
+/// Public rooms looked at for one listing.
+pub const PUBLIC_ROOMS: usize = 10_000;
+/// Rooms visited for one request for a hierarchy.
+pub const HIERARCHY_ROOMS: usize = 5_000;
+/// Users considered for one search of the user directory.
+pub const VISIBLE_USERS: usize = 100_000;

@@ -15,13 +15,14 @@ use postern_graph::{
     event::{Membership, MembershipKind, RoomHead, RoomRecord},
     intern::state_key_name,
     schema::{
-        CurrentState, EventJson, EventRecords, Forgotten, Heads, Members, Memberships, Rooms as RoomRecords,
+        CurrentState, EventJson, EventRecords, Forgotten, Heads, Members, Memberships, Published, Rooms as RoomRecords,
         StateAt, Transactions,
     },
 };
 use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -42,6 +43,10 @@ pub struct Rooms {
     default_version: String,
     events: Cache<EventNum, Arc<Event>>,
     lanes: DashMap<RoomNum, Arc<Mutex<()>>>,
+    /// Changes of aliases take turns, whichever room they are of.
+    pub(crate) alias_turn: Mutex<()>,
+    /// Moves of receipts take turns.
+    pub(crate) receipt_turn: Mutex<()>,
 }
 
 impl std::fmt::Debug for Rooms {
@@ -64,6 +69,8 @@ impl Rooms {
             default_version: default_version.to_owned(),
             events: Cache::new(limits::EVENTS_IN_MEMORY),
             lanes: DashMap::new(),
+            alias_turn: Mutex::new(()),
+            receipt_turn: Mutex::new(()),
         })
     }
 
@@ -256,6 +263,27 @@ impl Rooms {
             return Ok(None);
         };
         self.graph.state_get(root, StateKeyNum(key))?.map(|num| self.event(num)).transpose()
+    }
+
+    /// Every event of a state map.
+    pub fn all_state_in(&self, root: Root) -> Result<Vec<Arc<Event>>, Error> {
+        self.graph.state_entries(root)?.into_iter().map(|(_, num)| self.event(num)).collect()
+    }
+
+    /// Those `user` may find: who shares a room with them, or is in a public one.
+    pub fn visible_users(&self, user: UserNum) -> Result<HashSet<UserNum>, Error> {
+        let mut visible = HashSet::from([user]);
+        let mut rooms = self.joined_rooms(user)?;
+        for entry in self.graph.scan::<Published, _>(&()).iter().take(limits::PUBLIC_ROOMS) {
+            rooms.push(entry?.0.0);
+        }
+        for room in rooms {
+            visible.extend(self.joined_users(room)?);
+            if visible.len() > limits::VISIBLE_USERS {
+                break;
+            }
+        }
+        Ok(visible)
     }
 
     /// The state of the room as of a position in its timeline (after the event there).

@@ -13,8 +13,9 @@ use postern_graph::{
     log::LogEntry,
     schema::{AccountData, AccountDataLog, Filters, Presence, Profiles, Pushers, ShortTokens},
 };
-use ruma::UserId;
+use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 
 /// A piece of account data: its type, and its content as JSON text.
 pub type TypedContent = (String, String);
@@ -163,6 +164,36 @@ impl Users {
         commit.log(LogEntry::Profile { user });
         self.graph.commit_durably(commit).await?;
         Ok(())
+    }
+
+    /// Local users whose name or id contains `term`, and whose number is in `among` if given; at most `limit`.
+    pub fn search(
+        &self,
+        term: &str,
+        among: Option<&HashSet<UserNum>>,
+        limit: usize,
+    ) -> Result<Vec<(OwnedUserId, Map<String, Value>)>, Error> {
+        let term = term.to_lowercase();
+        let term = term.trim_start_matches('@');
+        let mut found = Vec::new();
+        for entry in self.graph.scan::<Profiles, _>(&()).iter() {
+            let ((user,), Json(profile)) = entry?;
+            if among.is_some_and(|among| !among.contains(&user)) {
+                continue;
+            }
+            let Value::Object(profile) = profile else { continue };
+            let id = self.id(user)?;
+            let name = profile.get("displayname").and_then(Value::as_str).unwrap_or_default();
+            let matches = name.to_lowercase().contains(term) || id.as_str().to_lowercase().contains(term);
+            if !matches || self.account_of(user)?.is_some_and(|account| account.deactivated) {
+                continue;
+            }
+            found.push((id, profile));
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     // ---- presence --------------------------------------------------------------------------------------------

@@ -8,6 +8,10 @@ use std::{fmt, str::FromStr, sync::Arc};
 /// Events looked at for one page; what a filter hides costs too.
 const SCAN_PER_PAGE: usize = 2_000;
 
+/// Clocks differ: positions around a time that are looked at, and events of these.
+const AROUND_TIME: i64 = 100;
+const AT_TIME: usize = 50;
+
 /// A place between two events of a timeline: just after the event at the position. Written `t` and a number; the
 /// tokens of `/sync` (`s` and a number, and more) name places too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +111,43 @@ impl Rooms {
         // Going forwards there will be more one day, so there is always a next place.
         let next = (direction == Direction::Forwards).then(|| place(last, direction));
         Ok(Page { events, next })
+    }
+}
+
+impl Rooms {
+    /// The event nearest to a time on one side of it: the first at or after `ts`, or (backwards) the last at or before.
+    pub fn event_at(
+        &self,
+        room: RoomNum,
+        viewer: &Viewer<'_>,
+        ts: u64,
+        direction: Direction,
+    ) -> Result<Option<Arc<Event>>, Error> {
+        // The order of arrival is nearly that of the clocks: find the place by halving, then look around it.
+        let at = |pos: Pos| -> Result<Option<(Pos, u64)>, Error> {
+            let found = self.graph.scan::<Timeline, _>(&(room,)).from(&(room, pos)).first()?;
+            found.map(|((_, pos), num)| Ok((pos, self.event(num)?.origin_server_ts()))).transpose()
+        };
+        let Some((first, _)) = at(Pos::MIN)? else { return Ok(None) };
+        let (mut low, mut high) = (first.0, self.graph.applied().0.cast_signed() + 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match at(Pos(middle))? {
+                Some((_, then)) if then < ts => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        let side = match direction {
+            Direction::Forwards => Pos(low.saturating_sub(AROUND_TIME)),
+            Direction::Backwards => Pos(low.saturating_add(AROUND_TIME)),
+        };
+        let fits = |event: &Event| match direction {
+            Direction::Forwards => event.origin_server_ts() >= ts,
+            Direction::Backwards => event.origin_server_ts() <= ts,
+        };
+        let stretch = Stretch { from: TimelineToken(side), until: None, direction, limit: AT_TIME };
+        let page = self.page(room, viewer, stretch, fits)?;
+        Ok(page.events.into_iter().min_by_key(|event| (event.origin_server_ts().abs_diff(ts), event.record.pos)))
     }
 }
 

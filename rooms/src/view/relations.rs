@@ -6,6 +6,7 @@ use postern_graph::{
     EventNum, Pos, RoomNum,
     schema::{Relations, ThreadTips, Threads},
 };
+use ruma::UserId;
 use serde_json::{Map, Value, json};
 use std::{collections::HashSet, sync::Arc};
 
@@ -123,6 +124,17 @@ impl Rooms {
         found.truncate(limit);
         let next = found.last().filter(|_| more).map(|(pos, _)| *pos);
         Ok((found.into_iter().map(|(_, event)| event).collect(), next))
+    }
+
+    /// Whether something relates to `event` in a way (relation type, sender) that `wanted` lets through.
+    pub fn has_relation(&self, event: &Event, wanted: impl Fn(&str, &UserId) -> bool) -> Result<bool, Error> {
+        for entry in self.graph.scan::<Relations, _>(&(event.num,)).iter().take(BUNDLE_SCAN) {
+            let ((_, rel_type, _), child) = entry?;
+            if wanted(&rel_type, self.event(child)?.sender()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn children(
