@@ -68,7 +68,10 @@ impl EventFilter {
     /// Whether a type is wanted.
     pub(crate) fn wants_type(&self, event_type: &str) -> bool {
         !self.not_types.iter().any(|pattern| matches(pattern, event_type))
-            && self.types.as_ref().is_none_or(|types| types.iter().any(|pattern| matches(pattern, event_type)))
+            && self
+                .types
+                .as_ref()
+                .is_none_or(|types| types.iter().any(|pattern| matches(pattern, event_type)))
     }
 
     /// Whether what a user says is wanted.
@@ -96,7 +99,10 @@ impl EventFilter {
         rooms
             .has_relation(event, |rel_type, sender| {
                 self.related_by_rel_types.as_ref().is_none_or(|types| types.iter().any(|t| t == rel_type))
-                    && self.related_by_senders.as_ref().is_none_or(|senders| senders.iter().any(|s| s == sender))
+                    && self
+                        .related_by_senders
+                        .as_ref()
+                        .is_none_or(|senders| senders.iter().any(|s| s == sender))
             })
             .unwrap_or(false)
     }

@@ -4,10 +4,13 @@
 //! answer. [`router`] puts them together; [`http`] has what they share.
 
 mod account;
+mod dehydrated;
 mod devices;
 mod discovery;
 mod filter;
 pub mod http;
+mod key_backup;
+mod keys;
 mod login;
 mod me;
 mod presence;
@@ -18,7 +21,7 @@ mod rooms;
 mod sync;
 mod uia;
 
-pub use sync::{Followers, Typing, Wake, start};
+pub use sync::{Followers, Lazy, Typing, Unread, Wake, start};
 
 use axum::{Router, extract::FromRef, routing::any};
 use http::{ApiError, Limiter};
@@ -48,6 +51,10 @@ pub struct Api {
     pub wake: Arc<Wake>,
     /// Who is typing.
     pub typing: Arc<Typing>,
+    /// Which members devices were told of.
+    pub lazy: Arc<Lazy>,
+    /// What users have not read.
+    pub unread: Arc<Unread>,
     /// Cancelled when the server begins to stop: those who wait get their answer.
     pub stopping: CancellationToken,
 }
@@ -72,6 +79,8 @@ impl Api {
             limiter: Arc::new(limiter),
             wake: Arc::default(),
             typing: Arc::default(),
+            lazy: Arc::default(),
+            unread: Arc::default(),
             stopping,
         }
     }
@@ -103,11 +112,15 @@ pub fn router(api: Api) -> Router {
         .merge(login::routes())
         .merge(account::routes())
         .merge(devices::routes())
+        .merge(dehydrated::routes())
         .merge(me::routes())
         .merge(push::routes())
         .merge(presence::routes())
         .merge(profile::routes())
         .merge(rooms::routes())
+        .merge(keys::routes())
+        .merge(key_backup::routes())
+        .merge(sync::routes())
         .fallback(any(|| async { ApiError::unrecognized() }))
         .method_not_allowed_fallback(|| async {
             ApiError::new(

@@ -1,14 +1,21 @@
 //! Presence (specification: presence).
 
+use crate::sync::Changes;
 use crate::{
     Api,
     http::{Answer, ApiError, Body, Caller, Params, done},
 };
 use axum::{Json, Router, extract::State, routing::get};
+use postern_graph::{
+    RoomNum, Seq, UserNum,
+    event::{Membership, MembershipKind},
+};
 use postern_rooms::now_ms;
+use postern_users::Session;
 use ruma::OwnedUserId;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
 
 pub fn routes() -> Router<Api> {
     let mut router = Router::new();
@@ -47,13 +54,98 @@ pub(crate) fn content(stored: Option<&Value>) -> Value {
     body
 }
 
-fn shares_room(api: &Api, a: postern_graph::UserNum, b: postern_graph::UserNum) -> Result<bool, ApiError> {
+fn shares_room(api: &Api, a: UserNum, b: UserNum) -> Result<bool, ApiError> {
     for room in api.rooms.joined_rooms(a)? {
         if api.rooms.is_joined(room, b)? {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// How often being online is written down again while nothing else changes, milliseconds.
+const REFRESH_MS: u64 = 5 * 60_000;
+
+/// A client is there: its user is online, unless it says otherwise (specification: `set_presence` of `/sync`).
+pub(crate) async fn seen(api: &Api, session: &Session, set: Option<&str>) -> Result<(), ApiError> {
+    let wanted = match set {
+        Some("offline") => return Ok(()),
+        None | Some("online") => "online",
+        Some("unavailable") => "unavailable",
+        Some(_) => return Err(ApiError::invalid_param("set_presence is online, offline or unavailable")),
+    };
+    if !api.config.users.presence {
+        return Ok(());
+    }
+    let stored = api.users.presence(session.user)?.map(|(_, presence)| presence).unwrap_or_default();
+    let text = |name: &str| stored.get(name).and_then(Value::as_str);
+    let active = stored.get("last_active_ts").and_then(Value::as_u64).unwrap_or(0);
+    if text("presence") == Some(wanted) && now_ms().saturating_sub(active) < REFRESH_MS {
+        return Ok(());
+    }
+    let presence = json!({
+        "presence": wanted,
+        "status_msg": stored.get("status_msg"),
+        "last_active_ts": now_ms(),
+    });
+    Ok(api.users.set_presence(session.user, presence).await?)
+}
+
+/// The presence of those one shares rooms with, where it changed in `(since, up_to]`.
+pub(crate) fn changed(
+    api: &Api,
+    session: &Session,
+    rooms: &HashMap<RoomNum, Membership>,
+    since: Option<Seq>,
+    up_to: Seq,
+    changes: &Changes,
+) -> Result<Vec<(OwnedUserId, Value)>, ApiError> {
+    if !api.config.users.presence {
+        return Ok(Vec::new());
+    }
+    let candidates: HashSet<UserNum> = match &changes.presence {
+        Some(changed) => changed.clone(),
+        None => {
+            let mut all = HashSet::from([session.user]);
+            for (room, membership) in rooms {
+                if membership.kind == MembershipKind::Join && all.len() < MOST_WATCHED {
+                    all.extend(api.rooms.joined_users(*room)?);
+                }
+            }
+            all
+        }
+    };
+    let mut found = Vec::new();
+    for user in candidates {
+        let Some((at, presence)) = api.users.presence(user)? else { continue };
+        let is_new = at <= up_to && since.is_none_or(|since| at > since);
+        if !is_new || (user != session.user && !in_rooms(api, rooms, user)?) {
+            continue;
+        }
+        found.push((api.users.id(user)?, content(Some(&presence))));
+    }
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(found)
+}
+
+fn in_rooms(api: &Api, rooms: &HashMap<RoomNum, Membership>, user: UserNum) -> Result<bool, ApiError> {
+    for (room, membership) in rooms {
+        if membership.kind == MembershipKind::Join && api.rooms.is_joined(*room, user)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Users whose presence a first `/sync` tells, at most.
+const MOST_WATCHED: usize = 2_000;
+
+/// Whom a user wants to hear nothing from (specification: ignoring users).
+pub(crate) fn ignored_users(api: &Api, user: UserNum) -> Result<HashSet<OwnedUserId>, ApiError> {
+    let stored = api.users.account_data(user, RoomNum::NONE, "m.ignored_user_list")?;
+    let content: Value = stored.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let ignored = content.get("ignored_users").and_then(Value::as_object);
+    Ok(ignored.into_iter().flatten().filter_map(|(user, _)| ruma::UserId::parse(user).ok()).collect())
 }
 
 #[derive(Debug, Deserialize)]

@@ -148,7 +148,7 @@ impl Rooms {
     ) -> Result<(), Error> {
         let joined = self.user(user)?.map_or(Ok(false), |number| self.is_joined(room, number))?;
         let powerful = self.power_levels(room)?.may_send(user, &"m.room.canonical_alias".into(), true);
-        if !admin && !(joined && powerful) {
+        if !(admin || joined && powerful) {
             return Err(Error::forbidden("you may not change how this room is listed"));
         }
         let mut commit = self.graph.begin();
@@ -262,9 +262,7 @@ fn allowed_rooms(join_rules: &crate::Event) -> Vec<String> {
     allowed
         .into_iter()
         .flatten()
-        .filter(|entry| {
-            entry.get("type").and_then(serde_json::Value::as_str) == Some("m.room_membership")
-        })
+        .filter(|entry| entry.get("type").and_then(serde_json::Value::as_str) == Some("m.room_membership"))
         .filter_map(|entry| entry.get("room_id")?.as_str().map(str::to_owned))
         .collect()
 }

@@ -135,8 +135,7 @@ fn valid_order(order: &str) -> bool {
 }
 
 fn link(event: &Event) -> Value {
-    let content: Value =
-        serde_json::from_str(<RawValue>::get(event.content())).unwrap_or_else(|_| json!({}));
+    let content: Value = serde_json::from_str(<RawValue>::get(event.content())).unwrap_or_else(|_| json!({}));
     json!({
         "type": "m.space.child",
         "state_key": event.state_key(),

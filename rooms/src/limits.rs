@@ -18,3 +18,5 @@ pub const PUBLIC_ROOMS: usize = 10_000;
 pub const HIERARCHY_ROOMS: usize = 5_000;
 /// Users considered for one search of the user directory.
 pub const VISIBLE_USERS: usize = 100_000;
+/// Rooms whose member counts are kept in memory.
+pub const ROOMS_IN_MEMORY: usize = 10_000;

@@ -1,6 +1,9 @@
 //! Read receipts (specification: receipts).
 
-use crate::{Error, rooms::{Rooms, now_ms}};
+use crate::{
+    Error,
+    rooms::{Rooms, now_ms},
+};
 use postern_graph::{
     Pos, RoomNum, Seq, UserNum,
     codec::Json,
@@ -71,8 +74,7 @@ impl Rooms {
                 }
                 commit.delete::<ReceiptLog>(&(room, since));
             }
-            let receipt =
-                Receipt { event_id: event.id.to_string(), pos: event.record.pos, ts: now_ms() };
+            let receipt = Receipt { event_id: event.id.to_string(), pos: event.record.pos, ts: now_ms() };
             let since = commit.take_seq();
             commit.put::<Receipts>(&key, &(since, Json(receipt)));
             commit.put::<ReceiptLog>(&(room, since), &(user, kind as u8, thread.to_owned()));

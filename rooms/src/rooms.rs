@@ -13,10 +13,10 @@ use postern_graph::{
     EventNum, Graph, NameKind, Pos, RoomNum, Root, Seq, StateKeyNum, UserNum,
     codec::{Json, Raw},
     event::{Membership, MembershipKind, RoomHead, RoomRecord},
-    intern::state_key_name,
+    intern::{split_state_key_name, state_key_name},
     schema::{
-        CurrentState, EventJson, EventRecords, Forgotten, Heads, Members, Memberships, Published, Rooms as RoomRecords,
-        StateAt, Transactions,
+        CurrentState, EventJson, EventRecords, Forgotten, Heads, Members, Memberships, Published,
+        Rooms as RoomRecords, StateAt, Transactions,
     },
 };
 use quick_cache::sync::Cache;
@@ -43,6 +43,8 @@ pub struct Rooms {
     default_version: String,
     events: Cache<EventNum, Arc<Event>>,
     lanes: DashMap<RoomNum, Arc<Mutex<()>>>,
+    /// Joined and invited users of rooms, with the state they were counted in.
+    counts: Cache<RoomNum, (Root, (usize, usize))>,
     /// Changes of aliases take turns, whichever room they are of.
     pub(crate) alias_turn: Mutex<()>,
     /// Moves of receipts take turns.
@@ -69,6 +71,7 @@ impl Rooms {
             default_version: default_version.to_owned(),
             events: Cache::new(limits::EVENTS_IN_MEMORY),
             lanes: DashMap::new(),
+            counts: Cache::new(limits::ROOMS_IN_MEMORY),
             alias_turn: Mutex::new(()),
             receipt_turn: Mutex::new(()),
         })
@@ -265,9 +268,70 @@ impl Rooms {
         self.graph.state_get(root, StateKeyNum(key))?.map(|num| self.event(num)).transpose()
     }
 
-    /// Every event of a state map.
+    /// Every event of a state map, in the order they became known.
     pub fn all_state_in(&self, root: Root) -> Result<Vec<Arc<Event>>, Error> {
-        self.graph.state_entries(root)?.into_iter().map(|(_, num)| self.event(num)).collect()
+        let mut nums: Vec<EventNum> =
+            self.graph.state_entries(root)?.into_iter().map(|(_, num)| num).collect();
+        nums.sort_unstable();
+        self.events(&nums)
+    }
+
+    /// A user's membership as of a position: what it was there, and the event that made it so.
+    pub fn member_at(
+        &self,
+        room: RoomNum,
+        user: &UserId,
+        now: &Membership,
+        pos: Pos,
+    ) -> Result<Option<(MembershipKind, EventNum, Pos)>, Error> {
+        if now.since <= pos {
+            return Ok(Some((now.kind, now.event, now.since)));
+        }
+        let event = self.state_in(self.state_root_at(room, pos)?, "m.room.member", user.as_str())?;
+        Ok(event
+            .and_then(|event| Some((crate::membership::membership_of(&event)?, event.num, event.record.pos))))
+    }
+
+    /// Who joined and who left a room between two positions.
+    pub fn membership_changes(
+        &self,
+        room: RoomNum,
+        start: Pos,
+        end: Pos,
+    ) -> Result<(Vec<UserNum>, Vec<UserNum>), Error> {
+        let (before, after) = (self.state_root_at(room, start)?, self.state_root_at(room, end)?);
+        let (mut came, mut went) = (Vec::new(), Vec::new());
+        for change in self.graph.state_diff(before, after)? {
+            let name = self.graph.name(NameKind::StateKey, change.key.0)?;
+            let Some(("m.room.member", user)) = split_state_key_name(&name) else { continue };
+            let Some(number) = self.graph.number(NameKind::User, user)? else { continue };
+            let is_joined = |num: Option<EventNum>| -> Result<bool, Error> {
+                let Some(num) = num else { return Ok(false) };
+                Ok(crate::membership::membership_of(&*self.event(num)?) == Some(MembershipKind::Join))
+            };
+            match (is_joined(change.before)?, is_joined(change.after)?) {
+                (false, true) => came.push(UserNum(number)),
+                (true, false) => went.push(UserNum(number)),
+                _ => {}
+            }
+        }
+        Ok((came, went))
+    }
+
+    /// How many users of a room are joined and how many invited.
+    pub fn member_counts(&self, room: RoomNum) -> Result<(usize, usize), Error> {
+        let root = self.head(room)?.unwrap_or_default().state;
+        if let Some((of, counts)) = self.counts.get(&room)
+            && of == root
+        {
+            return Ok(counts);
+        }
+        let count = |kind: MembershipKind| -> Result<usize, Error> {
+            Ok(self.graph.scan::<Members, _>(&(room, kind as u8)).iter().count())
+        };
+        let counts = (count(MembershipKind::Join)?, count(MembershipKind::Invite)?);
+        self.counts.insert(room, (root, counts));
+        Ok(counts)
     }
 
     /// Those `user` may find: who shares a room with them, or is in a public one.

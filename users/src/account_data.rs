@@ -20,6 +20,9 @@ use std::collections::HashSet;
 /// A piece of account data: its type, and its content as JSON text.
 pub type TypedContent = (String, String);
 
+/// A user found, with the profile.
+pub type FoundUser = (OwnedUserId, Map<String, Value>);
+
 impl Users {
     // ---- account data ----------------------------------------------------------------------------------------
 
@@ -56,6 +59,17 @@ impl Users {
     ) -> Result<Option<String>, Error> {
         let stored = self.graph.get::<AccountData>(&(user, room, data_type.to_owned()))?;
         Ok(stored.and_then(|(_, Raw(content))| String::from_utf8(content).ok()))
+    }
+
+    /// When account data of a type last changed; zero if it is not set.
+    pub(crate) fn account_data_version(
+        &self,
+        user: UserNum,
+        room: RoomNum,
+        data_type: &str,
+    ) -> Result<Seq, Error> {
+        let stored = self.graph.get::<AccountData>(&(user, room, data_type.to_owned()))?;
+        Ok(stored.map_or(Seq::ZERO, |(seq, _)| seq))
     }
 
     /// All account data of a room, or the global one.
@@ -172,7 +186,7 @@ impl Users {
         term: &str,
         among: Option<&HashSet<UserNum>>,
         limit: usize,
-    ) -> Result<Vec<(OwnedUserId, Map<String, Value>)>, Error> {
+    ) -> Result<Vec<FoundUser>, Error> {
         let term = term.to_lowercase();
         let term = term.trim_start_matches('@');
         let mut found = Vec::new();

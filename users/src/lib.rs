@@ -15,7 +15,7 @@ mod to_device;
 mod uiaa;
 mod users;
 
-pub use account_data::TypedContent;
+pub use account_data::{FoundUser, TypedContent};
 pub use accounts::{Account, NewAccount, RegistrationToken};
 pub use dehydrated::DehydratedDevice;
 pub use error::Error;

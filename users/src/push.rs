@@ -8,6 +8,7 @@ use ruma::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::Arc;
 
 const TYPE: &str = "m.push_rules";
 
@@ -24,6 +25,19 @@ impl Users {
         let Ok(Content { global: mut rules }) = serde_json::from_str(&text) else { return Ok(defaults) };
         // Rules the specification has added since are added to what the user has.
         rules.update_with_server_default(defaults);
+        Ok(rules)
+    }
+
+    /// The same, kept in memory until they change.
+    pub fn push_ruleset(&self, user_id: &UserId, user: UserNum) -> Result<Arc<Ruleset>, Error> {
+        let version = self.account_data_version(user, RoomNum::NONE, TYPE)?;
+        if let Some((known, rules)) = self.push_rules.get(&user)
+            && known == version
+        {
+            return Ok(rules);
+        }
+        let rules = Arc::new(self.push_rules(user_id, user)?);
+        self.push_rules.insert(user, (version, rules.clone()));
         Ok(rules)
     }
 

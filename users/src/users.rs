@@ -6,8 +6,9 @@ use crate::{
     passwords::{Cost, Passwords},
     sessions::Sessions,
 };
-use postern_graph::{Graph, NameKind, UserNum};
-use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
+use postern_graph::{Graph, NameKind, Seq, UserNum};
+use quick_cache::sync::Cache;
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId, push::Ruleset};
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -35,6 +36,8 @@ pub struct Users {
     pub(crate) push_turn: Mutex<()>,
     /// The same for keys, messages to devices and key backups.
     pub(crate) turns: Turns,
+    /// Push rules by user, with the version of the account data they were read from.
+    pub(crate) push_rules: Cache<UserNum, (Seq, Arc<Ruleset>)>,
     server_name: OwnedServerName,
 }
 
@@ -56,6 +59,7 @@ impl Users {
             account_turn: Mutex::new(()),
             push_turn: Mutex::new(()),
             turns: Turns::default(),
+            push_rules: Cache::new(crate::limits::PUSH_RULES_IN_MEMORY),
             server_name: server_name.to_owned(),
         }
     }

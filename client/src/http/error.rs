@@ -100,6 +100,12 @@ impl ApiError {
         self.status
     }
 
+    /// The sentence that helps.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The Matrix error code.
     #[must_use]
     pub const fn errcode(&self) -> &'static str {

@@ -157,9 +157,7 @@ async fn upgrade(
 ) -> Answer {
     api.limiter.check(Class::Join, session.user_id.as_str())?;
     room_num(&api, &room)?;
-    let new = api
-        .rooms
-        .upgrade(&session.user_id, &room, &request.new_version, request.additional_creators)
-        .await?;
+    let new =
+        api.rooms.upgrade(&session.user_id, &room, &request.new_version, request.additional_creators).await?;
     Ok(Json(json!({ "replacement_room": new })))
 }

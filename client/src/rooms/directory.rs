@@ -49,12 +49,14 @@ async fn create_alias(
     Params(alias): Params<OwnedRoomAliasId>,
     Body(request): Body<Alias>,
 ) -> Answer {
-    api.rooms.create_alias(&session.user_id, &alias, &request.room_id).await.map_err(|error| match error {
-        postern_rooms::Error::AliasInUse(_) => {
-            ApiError::new(axum::http::StatusCode::CONFLICT, "M_UNKNOWN", error.to_string())
-        }
-        other => other.into(),
-    })?;
+    api.rooms.create_alias(&session.user_id, &alias, &request.room_id).await.map_err(
+        |error| match error {
+            postern_rooms::Error::AliasInUse(_) => {
+                ApiError::new(axum::http::StatusCode::CONFLICT, "M_UNKNOWN", error.to_string())
+            }
+            other => other.into(),
+        },
+    )?;
     Ok(done())
 }
 
@@ -91,7 +93,11 @@ async fn unname(api: &Api, user: &ruma::UserId, room: postern_graph::RoomNum, al
     }
 }
 
-async fn aliases(State(api): State<Api>, Caller(session): Caller, Params(room): Params<OwnedRoomId>) -> Answer {
+async fn aliases(
+    State(api): State<Api>,
+    Caller(session): Caller,
+    Params(room): Params<OwnedRoomId>,
+) -> Answer {
     let room = room_num(&api, &room)?;
     if !api.rooms.is_joined(room, session.user)? && !api.rooms.is_world_readable(room)? {
         return Err(ApiError::forbidden("you are not in this room"));
@@ -179,8 +185,7 @@ fn answer(api: &Api, request: Listing) -> Answer {
             .ok_or_else(|| ApiError::invalid_param("since is no token of this server"))?,
     };
     let limit = usize::try_from(request.limit.unwrap_or(100).clamp(1, 500)).unwrap_or(100);
-    let query =
-        PublicRooms { term: request.filter.generic_search_term, types: request.filter.room_types };
+    let query = PublicRooms { term: request.filter.generic_search_term, types: request.filter.room_types };
     let all = api.rooms.public_rooms(&query)?;
     let total = all.len();
     let chunk: Vec<_> = all.into_iter().skip(skip).take(limit).collect();

@@ -68,11 +68,8 @@ async fn of_type(
     Params((room, event, rel_type, event_type)): Params<(OwnedRoomId, OwnedEventId, String, String)>,
     Query(query): Query<Pages>,
 ) -> Answer {
-    let wanted = RelationQuery {
-        rel_type: Some(rel_type),
-        event_type: Some(event_type),
-        recurse: query.recurse,
-    };
+    let wanted =
+        RelationQuery { rel_type: Some(rel_type), event_type: Some(event_type), recurse: query.recurse };
     related(&api, &session, &room, &event, &query, &wanted)
 }
 

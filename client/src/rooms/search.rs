@@ -121,7 +121,10 @@ async fn search(
 }
 
 fn words(text: &str) -> Vec<String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect()
 }
 
 /// Events that contain all words, the best or (as asked) the newest first.
@@ -209,11 +212,7 @@ struct UserSearch {
     limit: Option<u64>,
 }
 
-async fn users(
-    State(api): State<Api>,
-    Caller(session): Caller,
-    Body(request): Body<UserSearch>,
-) -> Answer {
+async fn users(State(api): State<Api>, Caller(session): Caller, Body(request): Body<UserSearch>) -> Answer {
     let limit = usize::try_from(request.limit.unwrap_or(10).clamp(1, 50)).unwrap_or(10);
     let visible = if api.config.users.directory_finds_all {
         None

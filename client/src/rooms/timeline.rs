@@ -73,7 +73,11 @@ fn senders(
     let mut members = Vec::new();
     for sender in senders {
         if let Some(member) = api.rooms.state_in(newest.record.state_after, "m.room.member", sender)? {
-            members.push(api.rooms.client_event(&member, viewer, Format { room_id: true, bundled: false })?);
+            members.push(api.rooms.client_event(
+                &member,
+                viewer,
+                Format { room_id: true, bundled: false },
+            )?);
         }
     }
     Ok(members)

@@ -1,12 +1,25 @@
 //! Telling clients what happened: `/sync`, sliding sync, and what wakes those who wait.
 
+mod changes;
+mod devices;
+mod lazy;
+mod room;
+mod token;
 mod typing;
+mod unread;
+mod v3;
 mod wake;
 
+pub(crate) use changes::Changes;
+pub(crate) use devices::shares_room;
+pub use lazy::Lazy;
+pub(crate) use token::SyncToken;
 pub use typing::Typing;
+pub use unread::Unread;
 pub use wake::Wake;
 
 use crate::Api;
+use axum::Router;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +40,10 @@ impl Followers {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
+}
+
+pub(crate) fn routes() -> Router<Api> {
+    v3::routes()
 }
 
 /// Starts what works in the background.

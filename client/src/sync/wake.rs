@@ -13,12 +13,16 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Rooms whose members are kept in memory for waking.
 const ROOMS: usize = 2_048;
+
+/// Changes of presence are told together, this often: everyone who comes changes it, and everyone would wake for each.
+const PRESENCE: Duration = Duration::from_secs(1);
 
 /// Who waits. An entry exists only while somebody does.
 #[derive(Debug, Default)]
@@ -107,10 +111,17 @@ pub(crate) async fn follow(
     stopping: CancellationToken,
 ) {
     let mut follower = graph.follow_from(graph.durable());
-    let mut members = Members { rooms, joined: HashMap::new() };
+    let mut members = Members { rooms, joined: HashMap::new(), presence: HashSet::new() };
+    let mut presence = tokio::time::interval(PRESENCE);
     loop {
         let records = tokio::select! {
             () = stopping.cancelled() => return,
+            _ = presence.tick() => {
+                if let Err(error) = members.tell_presence(&wake) {
+                    tracing::error!(%error, "somebody was not woken");
+                }
+                continue;
+            }
             records = follower.next() => records,
         };
         let records: Vec<(Seq, Arc<LogRecord>)> = match records {
@@ -145,11 +156,9 @@ fn concerns(entry: &LogEntry, members: &mut Members, wake: &Wake) -> Result<(), 
         | LogEntry::AccountData { user, .. }
         | LogEntry::ToDevice { user, .. }
         | LogEntry::KeyCounts { user, .. } => wake.wake(*user),
-        LogEntry::DeviceList { user } | LogEntry::Presence { user } => {
-            wake.wake(*user);
-            for room in members.rooms.joined_rooms(*user)? {
-                wake.wake_all(members.of(room)?);
-            }
+        LogEntry::DeviceList { user } => members.tell(*user, wake)?,
+        LogEntry::Presence { user } => {
+            members.presence.insert(*user);
         }
         LogEntry::Profile { .. } => {}
     }
@@ -160,6 +169,8 @@ fn concerns(entry: &LogEntry, members: &mut Members, wake: &Wake) -> Result<(), 
 struct Members {
     rooms: Arc<Rooms>,
     joined: HashMap<RoomNum, HashSet<UserNum>>,
+    /// Whose presence changed since that was last told.
+    presence: HashSet<UserNum>,
 }
 
 impl Members {
@@ -173,6 +184,22 @@ impl Members {
                 Ok(entry.insert(self.rooms.joined_users(room)?.into_iter().collect()))
             }
         }
+    }
+
+    /// Wakes `user` and all who share a room with them.
+    fn tell(&mut self, user: UserNum, wake: &Wake) -> Result<(), postern_rooms::Error> {
+        wake.wake(user);
+        for room in self.rooms.joined_rooms(user)? {
+            wake.wake_all(self.of(room)?);
+        }
+        Ok(())
+    }
+
+    fn tell_presence(&mut self, wake: &Wake) -> Result<(), postern_rooms::Error> {
+        for user in std::mem::take(&mut self.presence) {
+            self.tell(user, wake)?;
+        }
+        Ok(())
     }
 
     fn changed(&mut self, user: UserNum, room: RoomNum) -> Result<(), postern_rooms::Error> {

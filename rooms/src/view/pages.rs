@@ -147,7 +147,10 @@ impl Rooms {
         };
         let stretch = Stretch { from: TimelineToken(side), until: None, direction, limit: AT_TIME };
         let page = self.page(room, viewer, stretch, fits)?;
-        Ok(page.events.into_iter().min_by_key(|event| (event.origin_server_ts().abs_diff(ts), event.record.pos)))
+        Ok(page
+            .events
+            .into_iter()
+            .min_by_key(|event| (event.origin_server_ts().abs_diff(ts), event.record.pos)))
     }
 }
 
