@@ -13,6 +13,7 @@ use postern_client::{
 };
 use postern_config::Config;
 use postern_graph::Graph;
+use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::{Cost, Users};
 use ruma::ServerName;
@@ -36,6 +37,9 @@ pub enum Error {
     /// The accounts.
     #[error(transparent)]
     Users(#[from] postern_users::Error),
+    /// The media.
+    #[error(transparent)]
+    Media(#[from] postern_media::Error),
     /// The configured name is no server name.
     #[error("server.name: {0}")]
     Name(#[from] ruma::IdParseError),
@@ -133,14 +137,21 @@ fn api(
             access_token_ms: config.sessions.access_token_lifetime_ms,
         },
     );
-    Ok(Api::new(
-        config.clone(),
+    let media = &config.media;
+    let media = Media::new(
         graph.clone(),
-        Arc::new(rooms),
-        Arc::new(users),
-        limiter(config),
-        stopping.clone(),
-    ))
+        name.as_str(),
+        postern_media::Settings {
+            max_upload_bytes: media.max_upload_bytes,
+            max_image_pixels: media.max_image_pixels,
+            dynamic_thumbnails: media.dynamic_thumbnails,
+            pending_upload_lifetime_ms: media.pending_upload_lifetime_ms,
+            max_pending_uploads: media.max_pending_uploads,
+        },
+    );
+    media.sweep()?;
+    let (rooms, users, media) = (Arc::new(rooms), Arc::new(users), Arc::new(media));
+    Ok(Api::new(config.clone(), graph.clone(), rooms, users, media, limiter(config), stopping.clone()))
 }
 
 fn limiter(config: &Config) -> Limiter {
@@ -156,6 +167,7 @@ fn limiter(config: &Config) -> Limiter {
         (Class::Message, rate(limits.message())),
         (Class::Join, rate(limits.join())),
         (Class::Invite, rate(limits.invite())),
+        (Class::Upload, rate(limits.upload())),
     ])
 }
 

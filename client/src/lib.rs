@@ -13,6 +13,7 @@ mod key_backup;
 mod keys;
 mod login;
 mod me;
+mod media;
 mod presence;
 mod profile;
 mod push;
@@ -27,6 +28,7 @@ use axum::{Router, extract::FromRef, routing::any};
 use http::{ApiError, Limiter};
 use postern_config::Config;
 use postern_graph::{Graph, RoomNum};
+use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::{Uiaa, Users};
 use std::sync::Arc;
@@ -43,6 +45,8 @@ pub struct Api {
     pub rooms: Arc<Rooms>,
     /// The accounts.
     pub users: Arc<Users>,
+    /// The files.
+    pub media: Arc<Media>,
     /// Open interactive authentications.
     pub uiaa: Arc<Uiaa>,
     /// The rate limits.
@@ -67,6 +71,7 @@ impl Api {
         graph: Arc<Graph>,
         rooms: Arc<Rooms>,
         users: Arc<Users>,
+        media: Arc<Media>,
         limiter: Limiter,
         stopping: CancellationToken,
     ) -> Self {
@@ -75,6 +80,7 @@ impl Api {
             graph,
             rooms,
             users,
+            media,
             uiaa: Arc::default(),
             limiter: Arc::new(limiter),
             wake: Arc::default(),
@@ -101,7 +107,7 @@ macro_rules! parts {
         }
     )*};
 }
-parts!(config: Config, graph: Graph, rooms: Rooms, users: Users, uiaa: Uiaa, limiter: Limiter);
+parts!(config: Config, graph: Graph, rooms: Rooms, users: Users, media: Media, uiaa: Uiaa, limiter: Limiter);
 
 /// The client-server API as a service.
 pub fn router(api: Api) -> Router {
@@ -114,6 +120,7 @@ pub fn router(api: Api) -> Router {
         .merge(devices::routes())
         .merge(dehydrated::routes())
         .merge(me::routes())
+        .merge(media::routes())
         .merge(push::routes())
         .merge(presence::routes())
         .merge(profile::routes())

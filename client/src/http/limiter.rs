@@ -20,6 +20,8 @@ pub enum Class {
     Join,
     /// Inviting.
     Invite,
+    /// Uploading.
+    Upload,
 }
 
 /// How much is allowed.

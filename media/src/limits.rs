@@ -1,0 +1,14 @@
+//! Bounds on media, and why.
+
+/// Bytes of one stored piece: what an upload or a download holds in memory.
+pub const PIECE_BYTES: usize = 256 << 10;
+/// Thumbnails made at the same time: each holds a decoded image.
+pub const THUMBNAILS_AT_ONCE: usize = 2;
+/// The longest edge of a thumbnail, pixels.
+pub const THUMBNAIL_EDGE: u32 = 1_600;
+/// The largest file a thumbnail is made of, bytes: it is read whole.
+pub const THUMBNAIL_SOURCE_BYTES: u64 = 64 << 20;
+/// A file name, bytes.
+pub const FILE_NAME_BYTES: usize = 1_024;
+/// A content type, bytes.
+pub const CONTENT_TYPE_BYTES: usize = 255;

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Starts a homeserver for Complement: NAME SERVER_NAME CLIENT_PORT FED_PORT DATA_DIR CA_CERT CA_KEY.
+# Runs the program named by POSTERN_BIN, else a release build.
+set -euo pipefail
+server_name=$2 client_port=$3 data_dir=$5
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+bin=${POSTERN_BIN:-${CARGO_TARGET_DIR:-$here/../../target}/release/postern}
+
+cat >"$data_dir/postern.toml" <<CONF
+[server]
+name = "$server_name"
+
+[listeners]
+client = ["$HS_BIND_ADDRESS:$client_port"]
+
+[database]
+path = "$data_dir/graph"
+cache_mebibytes = 8
+
+[registration]
+mode = "open"
+guests = true
+shared_secret = "$HS_REGISTRATION_SHARED_SECRET"
+
+[passwords]
+argon2_memory_kibibytes = 8
+argon2_iterations = 1
+
+[rate_limits]
+enabled = false
+
+[media]
+unauthenticated_downloads = true
+
+[rooms]
+default_version = "11"
+
+[log]
+level = "info"
+CONF
+
+exec "$bin" --config "$data_dir/postern.toml" serve
