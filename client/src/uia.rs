@@ -87,6 +87,9 @@ impl Challenge<'_> {
             let error = ("M_UNRECOGNIZED", "this stage is not asked for");
             return Err(Halt::More(self.body(&session, &completed, Some(error))));
         }
+        if stage == PASSWORD {
+            same_user(api, auth, user)?;
+        }
         match check(api, stage, auth, user).await {
             Ok(()) => {}
             Err(error) if error.status() == StatusCode::TOO_MANY_REQUESTS => return Err(error.into()),
@@ -108,18 +111,23 @@ impl Challenge<'_> {
     }
 }
 
+/// A request is confirmed by the user who makes it. Naming another is refused outright: trying again is no use.
+fn same_user(api: &Api, auth: &Value, user: Option<&Session>) -> Result<(), ApiError> {
+    let named = auth.pointer("/identifier/user").or_else(|| auth.get("user")).and_then(Value::as_str);
+    match (named, user) {
+        (Some(named), Some(session)) if api.users.local_id(named)? != session.user_id => {
+            Err(ApiError::forbidden("the password is another user's"))
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn check(api: &Api, stage: &str, auth: &Value, user: Option<&Session>) -> Result<(), ApiError> {
     let text = |name: &str| auth.get(name).and_then(Value::as_str);
     match stage {
         DUMMY => Ok(()),
         PASSWORD => {
             let session = user.ok_or_else(|| ApiError::forbidden("there is no account yet"))?;
-            let named = auth.pointer("/identifier/user").and_then(Value::as_str).or_else(|| text("user"));
-            if let Some(named) = named
-                && api.users.local_id(named)? != session.user_id
-            {
-                return Err(ApiError::forbidden("the password is another user's"));
-            }
             let password =
                 text("password").ok_or_else(|| ApiError::missing_param("the password is missing"))?;
             api.limiter.check(crate::http::Class::Login, session.user_id.as_str())?;
