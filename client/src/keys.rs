@@ -3,7 +3,7 @@
 use crate::{
     Api,
     http::{Answer, ApiError, Body, Caller, Params, Query, done},
-    sync::SyncToken,
+    sync::{Comings, SyncToken},
     uia::{Challenge, Halt, PASSWORD},
 };
 use axum::{
@@ -11,12 +11,12 @@ use axum::{
     extract::State,
     routing::{get, post, put},
 };
-use postern_graph::{Pos, Seq, UserNum, event::MembershipKind};
-use postern_users::{CrossSigningUpload, DeviceMessages, KeyUpload, Session, SignatureUpload, ToDeviceTxn};
+use postern_graph::{Pos, RoomNum, event::Membership};
+use postern_users::{CrossSigningUpload, DeviceMessages, KeyUpload, SignatureUpload, ToDeviceTxn};
 use ruma::OwnedUserId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub fn routes() -> Router<Api> {
     let mut router = Router::new()
@@ -129,10 +129,13 @@ async fn changes(State(api): State<Api>, Caller(session): Caller, Query(span): Q
         Some(to) => to.parse::<SyncToken>()?.log.min(api.graph.durable()),
         None => api.graph.durable(),
     };
-    let mut changed: HashSet<UserNum> = api.users.device_changes_between(from.log, to)?.into_iter().collect();
-    let mut left = HashSet::new();
-    comings(&api, &session, from.log, to, &mut changed, &mut left)?;
-    let rooms = api.rooms.rooms_of(session.user)?.into_iter().collect();
+    let rooms: HashMap<RoomNum, Membership> = api.rooms.rooms_of(session.user)?.into_iter().collect();
+    let mut comings = Comings::default();
+    for (room, now) in &rooms {
+        comings.note(&api, &session, *room, now, (Pos::at(from.log), Pos::at(to)))?;
+    }
+    let Comings { joined: mut changed, left } = comings;
+    changed.extend(api.users.device_changes_between(from.log, to)?);
     let mut lists = (BTreeSet::new(), BTreeSet::new());
     for user in changed {
         if user == session.user || crate::sync::shares_room(&api, &rooms, user)? {
@@ -145,34 +148,6 @@ async fn changes(State(api): State<Api>, Caller(session): Caller, Query(span): Q
         }
     }
     Ok(Json(json!({ "changed": lists.0, "left": lists.1 })))
-}
-
-/// Who came into and who left the user's rooms meanwhile, also because the user did.
-fn comings(
-    api: &Api,
-    session: &Session,
-    from: Seq,
-    to: Seq,
-    joined: &mut HashSet<UserNum>,
-    left: &mut HashSet<UserNum>,
-) -> Result<(), ApiError> {
-    for (room, now) in api.rooms.rooms_of(session.user)? {
-        let (start, end) = (Pos::at(from), Pos::at(to));
-        let was = api.rooms.member_at(room, &session.user_id, &now, start)?;
-        let was = was.is_some_and(|(kind, _, _)| kind == MembershipKind::Join);
-        let is = now.kind == MembershipKind::Join;
-        match (was, is) {
-            (false, true) => joined.extend(api.rooms.joined_users(room)?),
-            (true, false) => left.extend(api.rooms.joined_users(room)?),
-            (true, true) => {
-                let (came, went) = api.rooms.membership_changes(room, start, end)?;
-                joined.extend(came);
-                left.extend(went);
-            }
-            (false, false) => {}
-        }
-    }
-    Ok(())
 }
 
 #[derive(Debug, Deserialize)]

@@ -22,17 +22,21 @@ mod rooms;
 mod sync;
 mod uia;
 
-pub use sync::{Followers, Lazy, Typing, Unread, Wake, start};
+pub use sync::{Connections, Followers, Lazy, Typing, Unread, Wake, start};
 
 use axum::{Router, extract::FromRef, routing::any};
 use http::{ApiError, Limiter};
 use postern_config::Config;
-use postern_graph::{Graph, RoomNum};
+use postern_graph::{Graph, Pos, RoomNum};
 use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::{Uiaa, Users};
+use quick_cache::sync::Cache;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+/// Rooms whose place in sorted lists is kept in memory.
+const ROOMS_SORTED: usize = 20_000;
 
 /// What handlers may ask for; each names only what it needs.
 #[derive(Debug, Clone)]
@@ -57,6 +61,10 @@ pub struct Api {
     pub typing: Arc<Typing>,
     /// Which members devices were told of.
     pub lazy: Arc<Lazy>,
+    /// What clients were told over sliding sync.
+    pub connections: Arc<Connections>,
+    /// What rooms are sorted by: the position of the latest event, and that of the latest that matters.
+    pub bumps: Arc<Cache<RoomNum, (Pos, Pos)>>,
     /// What users have not read.
     pub unread: Arc<Unread>,
     /// Cancelled when the server begins to stop: those who wait get their answer.
@@ -86,6 +94,8 @@ impl Api {
             wake: Arc::default(),
             typing: Arc::default(),
             lazy: Arc::default(),
+            connections: Arc::default(),
+            bumps: Arc::new(Cache::new(ROOMS_SORTED)),
             unread: Arc::default(),
             stopping,
         }

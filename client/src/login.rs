@@ -59,7 +59,12 @@ async fn login(
     let user = match request.kind.as_str() {
         "m.login.password" if api.config.passwords.enabled => {
             let name = named_user(&request)?;
-            let user = api.users.local_id(name).map_err(|_| ApiError::forbidden("wrong user or password"))?;
+            let wrong = |_| ApiError::forbidden("wrong user or password");
+            let mut user = api.users.local_id(name).map_err(wrong)?;
+            if api.users.account(&user)?.is_none() {
+                // People write their name with a capital; accounts made here have none.
+                user = api.users.local_id(&name.to_lowercase()).map_err(wrong)?;
+            }
             api.limiter.check(Class::Login, user.as_str())?;
             let password = request
                 .password

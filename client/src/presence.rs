@@ -91,19 +91,19 @@ pub(crate) async fn seen(api: &Api, session: &Session, set: Option<&str>) -> Res
     Ok(api.users.set_presence(session.user, presence).await?)
 }
 
-/// The presence of those one shares rooms with, where it changed in `(since, up_to]`.
+/// The presence of those one shares rooms with, where it changed in `(since, up_to]`, and of those newly `met`.
 pub(crate) fn changed(
     api: &Api,
     session: &Session,
     rooms: &HashMap<RoomNum, Membership>,
-    since: Option<Seq>,
-    up_to: Seq,
+    (since, up_to): (Option<Seq>, Seq),
     changes: &Changes,
+    met: &HashSet<UserNum>,
 ) -> Result<Vec<(OwnedUserId, Value)>, ApiError> {
     if !api.config.users.presence {
         return Ok(Vec::new());
     }
-    let candidates: HashSet<UserNum> = match &changes.presence {
+    let mut candidates: HashSet<UserNum> = match &changes.presence {
         Some(changed) => changed.clone(),
         None => {
             let mut all = HashSet::from([session.user]);
@@ -115,10 +115,11 @@ pub(crate) fn changed(
             all
         }
     };
+    candidates.extend(met.iter().take(MOST_WATCHED));
     let mut found = Vec::new();
     for user in candidates {
         let Some((at, presence)) = api.users.presence(user)? else { continue };
-        let is_new = at <= up_to && since.is_none_or(|since| at > since);
+        let is_new = at <= up_to && (met.contains(&user) || since.is_none_or(|since| at > since));
         if !is_new || (user != session.user && !in_rooms(api, rooms, user)?) {
             continue;
         }

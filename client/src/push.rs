@@ -53,7 +53,7 @@ async fn of_kind(State(api): State<Api>, Caller(session): Caller, Params(kind): 
 
 fn parse_kind(kind: &str) -> Result<RuleKind, ApiError> {
     match kind {
-        "override" | "underride" | "sender" | "room" | "content" => Ok(RuleKind::from(kind)),
+        "override" | "underride" | "sender" | "room" | "content" | "postcontent" => Ok(RuleKind::from(kind)),
         _ => Err(ApiError::invalid_param("no such kind of push rule")),
     }
 }

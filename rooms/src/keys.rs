@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use postern_graph::{Graph, codec::Raw, schema::ServerState};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName,
-    signatures::{Ed25519KeyPair, hash_and_sign_event},
+    signatures::{Ed25519KeyPair, JsonError, hash_and_sign_event},
 };
 use serde::{Deserialize, Serialize};
 
@@ -85,7 +85,11 @@ impl Keys {
         if !ours {
             return Err(Error::Signing("the sender is not of this server".to_owned()));
         }
-        hash_and_sign_event(self.server_name.as_str(), &self.pair, event, &version.rules.redaction)
-            .map_err(|error| Error::Signing(error.to_string()))
+        hash_and_sign_event(self.server_name.as_str(), &self.pair, event, &version.rules.redaction).map_err(
+            |error| match error {
+                JsonError::PduTooLarge => Error::TooLarge("the event is larger than 65535 bytes".to_owned()),
+                other => Error::Signing(other.to_string()),
+            },
+        )
     }
 }

@@ -3,8 +3,11 @@
 use crate::{Error, Users};
 use postern_graph::{RoomNum, UserNum};
 use ruma::{
-    UserId,
-    push::{AnyPushRule, InsertPushRuleError, NewPushRule, RemovePushRuleError, RuleKind, Ruleset},
+    RoomId, UserId,
+    push::{
+        AnyPushRule, InsertPushRuleError, NewPushRule, NewSimplePushRule, RemovePushRuleError, RuleKind,
+        Ruleset,
+    },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -53,6 +56,30 @@ impl Users {
         let text = serde_json::to_string(&Content { global: rules })
             .map_err(|error| Error::Internal(error.to_string()))?;
         self.set_account_data(user, RoomNum::NONE, TYPE, &text).await
+    }
+
+    /// Gives a room the rule that another room has, unless it has one already.
+    pub async fn copy_room_rule(
+        &self,
+        user_id: &UserId,
+        user: UserNum,
+        from: &RoomId,
+        to: &RoomId,
+    ) -> Result<(), Error> {
+        let rules = self.push_rules(user_id, user)?;
+        let has = |room: &RoomId| rules.room.iter().find(|rule| rule.rule_id == room);
+        let (Some(rule), None) = (has(from).cloned(), has(to)) else { return Ok(()) };
+        self.change_push_rules(user_id, user, |rules| {
+            let new = NewPushRule::Room(NewSimplePushRule::new(to.to_owned(), rule.actions));
+            rules.insert(new, None, None).map_err(|error| Error::InvalidParam(error.to_string()))?;
+            if !rule.enabled {
+                rules
+                    .set_enabled(RuleKind::Room, to, false)
+                    .map_err(|error| Error::Internal(error.to_string()))?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Adds or replaces a rule, at a place relative to others of its kind.

@@ -96,6 +96,10 @@ pub(crate) async fn read_body(request: Request, api: &Api) -> Result<Bytes, ApiE
 
 /// Strict JSON to a type.
 pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // Text that the type passes over would not be looked at otherwise.
+    if std::str::from_utf8(bytes).is_err() {
+        return Err(ApiError::not_json("the body is not UTF-8"));
+    }
     serde_json::from_slice(bytes).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ApiError::bad_json(error.to_string()),
         _ if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() => {

@@ -125,6 +125,7 @@ async fn create(State(api): State<Api>, Caller(session): Caller, Body(request): 
         published: public,
     };
     let id = api.rooms.create(&session.user_id, room).await?;
+    crate::rooms::upgrade::carry_over(&api, &session, room_num(&api, &id)?).await?;
     Ok(Json(json!({ "room_id": id })))
 }
 
@@ -159,5 +160,6 @@ async fn upgrade(
     room_num(&api, &room)?;
     let new =
         api.rooms.upgrade(&session.user_id, &room, &request.new_version, request.additional_creators).await?;
+    crate::rooms::upgrade::carry_over(&api, &session, room_num(&api, &new)?).await?;
     Ok(Json(json!({ "replacement_room": new })))
 }

@@ -60,10 +60,19 @@ async fn join(
     State(api): State<Api>,
     Caller(session): Caller,
     Params(room): Params<OwnedRoomOrAliasId>,
-    Body(body): Body<Reason>,
+    Body(mut body): Body<Map<String, Value>>,
 ) -> Answer {
     api.limiter.check(Class::Join, session.user_id.as_str())?;
     let room = resolve(&api, &room)?;
+    let reason = match body.remove("reason") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(reason)) => Some(reason),
+        Some(_) => return Err(ApiError::bad_json("the reason is text")),
+    };
+    // What else a client sends stands in the event; what the server decides does not come from there.
+    for reserved in ["membership", "third_party_signed", "join_authorised_via_users_server"] {
+        body.remove(reserved);
+    }
     let number = api
         .rooms
         .room(&room)?
@@ -78,8 +87,10 @@ async fn join(
             ));
         }
     }
-    let change = MembershipChange::to(MembershipKind::Join).because(body.reason);
+    let change =
+        MembershipChange { extra: body, ..MembershipChange::to(MembershipKind::Join) }.because(reason);
     api.rooms.membership(&session.user_id, &room, &session.user_id, change).await?;
+    crate::rooms::upgrade::carry_over(&api, &session, number).await?;
     Ok(Json(json!({ "room_id": room })))
 }
 
@@ -208,9 +219,9 @@ async fn members(
     let viewer = viewer(&session);
     let (mut root, latest) = api.rooms.readable_state(room, &viewer)?;
     if let Some(at) = &query.at {
-        let at: TimelineToken = at.parse()?;
-        if at.0 < latest {
-            root = api.rooms.state_root_at(room, at.0)?;
+        let at = TimelineToken::parse_time(at)?;
+        if at < latest {
+            root = api.rooms.state_root_at(room, at)?;
         }
     }
     let format = Format { room_id: true, bundled: false };
@@ -241,9 +252,8 @@ async fn joined_members(
         let content: Map<String, Value> = event.content_as().unwrap_or_default();
         let mut about = Map::new();
         for (theirs, ours) in [("displayname", "display_name"), ("avatar_url", "avatar_url")] {
-            if let Some(value) = content.get(theirs).filter(|value| value.is_string()) {
-                about.insert(ours.to_owned(), value.clone());
-            }
+            let value = content.get(theirs).filter(|value| value.is_string());
+            about.insert(ours.to_owned(), value.cloned().unwrap_or_default());
         }
         joined.insert(event.state_key().unwrap_or_default().to_owned(), Value::Object(about));
     }

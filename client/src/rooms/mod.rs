@@ -10,6 +10,7 @@ mod search;
 mod send;
 mod state;
 mod timeline;
+mod upgrade;
 
 use crate::{Api, http::ApiError};
 use axum::Router;

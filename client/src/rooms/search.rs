@@ -106,7 +106,8 @@ async fn search(
     }
     let highlights: HashSet<String> = words(&criteria.search_term).into_iter().collect();
     let mut body = json!({ "count": total, "results": results, "highlights": highlights });
-    if skip + page.len() < total {
+    // A full page may be the last one; asking for the next then gives an empty one.
+    if page.len() == limit {
         body["next_batch"] = format!("q{}", skip + page.len()).into();
     }
     if criteria.include_state {
@@ -219,7 +220,8 @@ async fn users(State(api): State<Api>, Caller(session): Caller, Body(request): B
     } else {
         Some(api.rooms.visible_users(session.user)?)
     };
-    let mut found = api.users.search(&request.search_term, visible.as_ref(), limit + 1)?;
+    let mut found = api.users.search(&request.search_term, visible.as_ref(), limit + 2)?;
+    found.retain(|(user, _)| *user != session.user_id);
     let limited = found.len() > limit;
     found.truncate(limit);
     let results: Vec<Value> = found

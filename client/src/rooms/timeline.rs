@@ -85,7 +85,7 @@ fn senders(
 
 #[derive(Debug, Deserialize)]
 struct Messages {
-    dir: String,
+    dir: Option<String>,
     from: Option<String>,
     to: Option<String>,
     limit: Option<u64>,
@@ -102,7 +102,8 @@ async fn messages(
     let viewer = viewer(&session);
     let (_, latest) = api.rooms.readable_state(room, &viewer)?;
     let mut filter = parse_filter(query.filter.as_deref())?;
-    let direction = parse_direction(&query.dir)?;
+    let dir = query.dir.as_deref().ok_or_else(|| ApiError::missing_param("dir is missing"))?;
+    let direction = parse_direction(dir)?;
     let given = |token: Option<&String>| token.map(|token| token.parse::<TimelineToken>()).transpose();
     let mut from = given(query.from.as_ref())?.unwrap_or(match direction {
         Direction::Backwards => TimelineToken(Pos::MAX),

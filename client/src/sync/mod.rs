@@ -4,6 +4,7 @@ mod changes;
 mod devices;
 mod lazy;
 mod room;
+mod sliding;
 mod token;
 mod typing;
 mod unread;
@@ -13,6 +14,8 @@ mod wake;
 pub(crate) use changes::Changes;
 pub(crate) use devices::shares_room;
 pub use lazy::Lazy;
+pub(crate) use room::Comings;
+pub use sliding::Connections;
 pub(crate) use token::SyncToken;
 pub use typing::Typing;
 pub use unread::Unread;
@@ -43,7 +46,7 @@ impl Followers {
 }
 
 pub(crate) fn routes() -> Router<Api> {
-    v3::routes()
+    v3::routes().merge(sliding::routes())
 }
 
 /// Starts what works in the background.

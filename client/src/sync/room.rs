@@ -19,7 +19,7 @@ use postern_rooms::{
     Event, UserReceipt,
     view::{Direction, Format, Stretch, TimelineToken, Viewer},
 };
-use postern_users::TypedContent;
+use postern_users::{Session, TypedContent};
 use ruma::OwnedUserId;
 use serde::Serialize;
 use serde_json::{Map, Value, json, value::RawValue};
@@ -101,10 +101,37 @@ pub(crate) struct Comings {
     pub(crate) left: HashSet<UserNum>,
 }
 
-struct Stretched {
-    events: Vec<Arc<Event>>,
-    limited: bool,
-    prev_batch: TimelineToken,
+impl Comings {
+    /// Notes who came into and who left a room between two positions, also because the user did.
+    pub(crate) fn note(
+        &mut self,
+        api: &Api,
+        session: &Session,
+        room: RoomNum,
+        now: &Membership,
+        (start, end): (Pos, Pos),
+    ) -> Result<(), ApiError> {
+        let was = api.rooms.member_at(room, &session.user_id, now, start)?;
+        let was = was.is_some_and(|(kind, _, _)| kind == MembershipKind::Join);
+        match (was, now.kind == MembershipKind::Join) {
+            (false, true) => self.joined.extend(api.rooms.joined_users(room)?),
+            (true, false) => self.left.extend(api.rooms.joined_users(room)?),
+            (true, true) => {
+                let (came, went) = api.rooms.membership_changes(room, start, end)?;
+                self.joined.extend(came);
+                self.left.extend(went);
+            }
+            (false, false) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The newest events of a timeline, and whether there are more before them.
+pub(crate) struct Stretched {
+    pub(crate) events: Vec<Arc<Event>>,
+    pub(crate) limited: bool,
+    pub(crate) prev_batch: TimelineToken,
 }
 
 impl<'a> Asked<'a> {
@@ -142,8 +169,18 @@ impl<'a> Asked<'a> {
 
     /// The newest events after `base` and up to `end`, oldest first.
     fn timeline(&self, room: RoomNum, base: Option<Seq>, end: Pos) -> Result<Stretched, ApiError> {
+        self.newest(room, base, end, self.filter.timeline.page(TIMELINE))
+    }
+
+    /// The same, at most `limit` of them.
+    pub(crate) fn newest(
+        &self,
+        room: RoomNum,
+        base: Option<Seq>,
+        end: Pos,
+        limit: usize,
+    ) -> Result<Stretched, ApiError> {
         let filter = &self.filter.timeline;
-        let limit = filter.page(TIMELINE);
         let until = base.map(|seq| TimelineToken(Pos::at(seq)));
         if limit == 0 {
             return Ok(Stretched { events: Vec::new(), limited: true, prev_batch: TimelineToken(end) });
@@ -164,7 +201,7 @@ impl<'a> Asked<'a> {
         Ok(Stretched { events, limited, prev_batch })
     }
 
-    fn show(&self, event: &Event) -> Result<Box<RawValue>, ApiError> {
+    pub(crate) fn show(&self, event: &Event) -> Result<Box<RawValue>, ApiError> {
         let shown = self.api.rooms.client_event(event, &self.viewer, Format::SYNC)?;
         match self.event_fields {
             Some(fields) => pick_fields(&shown, fields),
@@ -172,7 +209,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    fn show_all(&self, events: &[Arc<Event>]) -> Result<Vec<Box<RawValue>>, ApiError> {
+    pub(crate) fn show_all(&self, events: &[Arc<Event>]) -> Result<Vec<Box<RawValue>>, ApiError> {
         events.iter().map(|event| self.show(event)).collect()
     }
 
@@ -268,7 +305,9 @@ impl<'a> Asked<'a> {
         let end = Pos::at(self.up_to);
         let was_joined = self.was_joined(room, now)?;
         let base = self.since_seq().filter(|_| was_joined);
-        let timeline = self.timeline(room, base, end)?;
+        let mut timeline = self.timeline(room, base, end)?;
+        // Who comes into a room has missed something, also where the room is so young that all of it is shown.
+        timeline.limited |= self.since.is_some() && base.is_none();
         let end_root = self.api.rooms.state_root_at(room, end)?;
         let base_root = match base {
             Some(seq) => self.api.rooms.state_root_at(room, Pos::at(seq))?,
@@ -311,7 +350,7 @@ impl<'a> Asked<'a> {
             timeline: Timeline {
                 events: self.show_all(&timeline.events)?,
                 limited: timeline.limited,
-                prev_batch: timeline.prev_batch.to_string(),
+                prev_batch: timeline.prev_batch.at_time(self.up_to),
             },
             ephemeral: Events { events: ephemeral },
             account_data: Events { events: account_data },
@@ -427,7 +466,7 @@ impl<'a> Asked<'a> {
             timeline: Timeline {
                 events: self.show_all(&timeline.events)?,
                 limited: timeline.limited,
-                prev_batch: timeline.prev_batch.to_string(),
+                prev_batch: timeline.prev_batch.at_time(self.up_to),
             },
             account_data: Events::default(),
         })

@@ -196,15 +196,13 @@ impl Task<'_> {
             up_to,
             TO_DEVICE,
         )?;
-        let presence =
-            presence::changed(api, self.session, &rooms, self.since.map(|s| s.log), up_to, &changes)?
-                .into_iter()
-                .filter(|(user, _)| self.filter.presence.wants_sender(user))
-                .filter(|_| self.filter.presence.wants_type("m.presence"))
-                .map(|(user, content)| {
-                    raw(&json!({ "type": "m.presence", "sender": user, "content": content }))
-                })
-                .collect::<Result<Vec<_>, _>>()?;
+        let span = (self.since.map(|since| since.log), up_to);
+        let presence = presence::changed(api, self.session, &rooms, span, &changes, &comings.joined)?
+            .into_iter()
+            .filter(|(user, _)| self.filter.presence.wants_sender(user))
+            .filter(|_| self.filter.presence.wants_type("m.presence"))
+            .map(|(user, content)| raw(&json!({ "type": "m.presence", "sender": user, "content": content })))
+            .collect::<Result<Vec<_>, _>>()?;
         let device_lists =
             devices::lists(api, self.session, &rooms, self.since.map(|s| s.log), up_to, &changes, &comings)?;
         let token = SyncToken { log: up_to, typing, to_device: cut.unwrap_or(up_to) };
@@ -299,13 +297,12 @@ impl Task<'_> {
                 shown.knock.insert(id.to_string(), Knocked { knock_state: Events { events } });
             }
             MembershipKind::Leave | MembershipKind::Ban => {
-                if rooms.forgotten(room, self.session.user)?.is_some() {
-                    return Ok(());
-                }
                 let wanted = match self.since {
-                    // Bans show also to those who were not in the room; that one was never in a room does not.
+                    // A client that stayed away hears of it, though another has forgotten the room.
                     Some(_) => news,
-                    None => self.filter.room.include_leave,
+                    None => {
+                        self.filter.room.include_leave && rooms.forgotten(room, self.session.user)?.is_none()
+                    }
                 };
                 if wanted {
                     shown.leave.insert(id.to_string(), asked.left(room, &now, comings)?);

@@ -23,12 +23,33 @@ impl fmt::Display for TimelineToken {
     }
 }
 
+impl TimelineToken {
+    /// The token with the time it was given out: "the room as of then".
+    #[must_use]
+    pub fn at_time(self, time: Seq) -> String {
+        format!("{self}_{}", time.0)
+    }
+
+    /// The time a token was given out, where it tells; else the place it names.
+    pub fn parse_time(text: &str) -> Result<Pos, Error> {
+        let place: Self = text.parse()?;
+        match text.strip_prefix('t').and_then(|rest| rest.split_once('_')) {
+            None => Ok(place.0),
+            Some((_, time)) => time
+                .parse::<i64>()
+                .map(Pos)
+                .map_err(|_| Error::InvalidParam(format!("{text:?} is not a token of this server"))),
+        }
+    }
+}
+
 impl FromStr for TimelineToken {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let invalid = || Error::InvalidParam(format!("{text:?} is not a token of this server"));
-        if let Some(pos) = text.strip_prefix('t') {
+        if let Some(rest) = text.strip_prefix('t') {
+            let pos = rest.split('_').next().unwrap_or_default();
             return pos.parse().map(|pos| Self(Pos(pos))).map_err(|_| invalid());
         }
         let rest = text.strip_prefix('s').ok_or_else(invalid)?;
