@@ -9,6 +9,8 @@ mod chain;
 pub mod codec;
 mod commit;
 pub mod doctor;
+#[cfg(test)]
+mod encodings;
 mod error;
 pub mod event;
 mod follow;

@@ -64,6 +64,12 @@ macro_rules! families {
         pub fn visit_all<V: Visit>(visitor: &mut V) {
             $(visitor.visit::<$name>();)*
         }
+
+        /// Checks the encoding of every family's keys and values; a type without samples does not compile here.
+        #[cfg(test)]
+        pub(crate) fn check_encodings() {
+            $(crate::encodings::check::<$name>();)*
+        }
     };
 }
 

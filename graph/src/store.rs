@@ -20,7 +20,8 @@ use crate::{
 use parking_lot::{Condvar, Mutex};
 use quick_cache::sync::Cache;
 use rocksdb::{
-    ColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, ReadOptions, SingleThreaded, WriteBatch,
+    ColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, IteratorMode, ReadOptions, SingleThreaded,
+    WriteBatch,
 };
 use std::{
     path::{Path, PathBuf},
@@ -412,13 +413,23 @@ fn check_directory(path: &Path) -> Result<bool, Error> {
     }
     let not_ours = |why: &str| Error::NotOurs { path: path.to_owned(), why: why.to_owned() };
     if !path.join("CURRENT").exists() {
-        return Err(not_ours("it holds other files and no database"));
+        return if half_created(path).map_err(io)? {
+            Ok(true)
+        } else {
+            Err(not_ours("it holds other files and no database"))
+        };
     }
     let options = tuning::database(false);
     let opening = |error| Error::opening(path, error);
     let families = Db::list_cf(&options, path).map_err(opening)?;
     if !families.iter().any(|name| name == Meta::NAME) {
-        return Err(not_ours("it is a RocksDB database of another program"));
+        // Creation was interrupted before it came to the first family, or somebody else's data is here.
+        let db = Db::open_for_read_only(&options, path, false).map_err(opening)?;
+        return if families.len() == 1 && db.iterator(IteratorMode::Start).next().is_none() {
+            Ok(true)
+        } else {
+            Err(not_ours("it is a RocksDB database of another program"))
+        };
     }
     let db = Db::open_cf_for_read_only(&options, path, [Meta::NAME], false).map_err(opening)?;
     let meta = db.cf_handle(Meta::NAME).ok_or_else(|| not_ours("it has no description"))?;
@@ -434,4 +445,17 @@ fn check_directory(path: &Path) -> Result<bool, Error> {
         return Err(Error::Newer { path: path.to_owned(), found, known: VERSION });
     }
     Ok(false)
+}
+
+/// Whether all there is comes from a creation that was interrupted before the database could hold anything.
+fn half_created(path: &Path) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let begun = ["LOG", "LOCK", "IDENTITY", "MANIFEST-"].iter().any(|start| name.starts_with(start));
+        if !begun && !name.ends_with(".dbtmp") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
