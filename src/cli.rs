@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{logging, serve};
+use crate::{logging, maintain, serve};
 use clap::{Parser, Subcommand};
 use postern_config::{Config, Sources};
 use std::{io::Write, path::PathBuf, process::ExitCode};
@@ -25,6 +25,46 @@ enum Command {
     /// Check, show or explain the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Take, list, verify and restore backups.
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Examine the database and report what is wrong with it. It is not changed; the server has to be stopped.
+    Doctor,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Take a backup, also while the server runs. What earlier backups in the directory hold already is not copied again.
+    Create {
+        /// Where to.
+        dir: PathBuf,
+    },
+    /// List the backups of a directory.
+    List {
+        /// Where they are.
+        dir: PathBuf,
+    },
+    /// Read every file of all backups and compare it with what was backed up.
+    Verify {
+        /// Where they are.
+        dir: PathBuf,
+    },
+    /// Make the database anew from a backup. `database.path` has to be empty or absent.
+    Restore {
+        /// Where the backups are.
+        dir: PathBuf,
+        /// Which one; the newest if not given.
+        #[arg(long)]
+        number: Option<u32>,
+    },
+    /// Remove all but the newest backups.
+    Prune {
+        /// Where they are.
+        dir: PathBuf,
+        /// How many stay.
+        #[arg(long)]
+        keep: usize,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,12 +103,16 @@ pub fn run() -> ExitCode {
         Command::Config(ConfigCommand::Check) => {
             load().map_or_else(|code| code, |_| print("The configuration is right.\n"))
         }
+        Command::Backup(command) => {
+            load().map_or_else(|code| code, |loaded| maintain::backup(command, &loaded.config))
+        }
+        Command::Doctor => load().map_or_else(|code| code, |loaded| maintain::doctor(&loaded.config)),
         Command::Serve => load().map_or_else(|code| code, |loaded| start(loaded.config)),
     }
 }
 
 /// Standard output may be a pipe that is closed early; that is no failure of ours.
-fn print(text: &str) -> ExitCode {
+pub fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
@@ -87,7 +131,7 @@ fn start(config: Config) -> ExitCode {
     }
 }
 
-fn failed(error: &dyn std::error::Error) -> ExitCode {
+pub fn failed(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("postern: {error}");
     ExitCode::FAILURE
 }

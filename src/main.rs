@@ -4,6 +4,7 @@ mod cli;
 mod health;
 mod listen;
 mod logging;
+mod maintain;
 mod observe;
 mod peer;
 mod serve;

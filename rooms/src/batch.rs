@@ -26,6 +26,15 @@ use ruma::{
 use serde_json::value::RawValue;
 use std::{collections::HashMap, sync::Arc};
 
+/// Types of events that authorize others: the auth graph consists of these.
+const AUTHORIZING: [&str; 5] = [
+    "m.room.create",
+    "m.room.join_rules",
+    "m.room.member",
+    "m.room.power_levels",
+    "m.room.third_party_invite",
+];
+
 /// What a local user wants to say.
 #[derive(Debug, Clone)]
 pub struct Draft {
@@ -336,6 +345,9 @@ impl<'r> Batch<'r> {
         }
         for prev in &links.prev {
             self.commit.put::<Children>(&(*prev, num), &());
+        }
+        if AUTHORIZING.contains(&draft.event_type.as_str()) {
+            graph.chain_add(&mut self.commit, num, &links.auth)?;
         }
         self.commit.put::<Links>(&(num,), &links);
         self.commit.put::<EventJson>(&(num,), &Raw(event.json().as_bytes().to_vec()));
