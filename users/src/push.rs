@@ -5,8 +5,9 @@ use postern_graph::{RoomNum, UserNum};
 use ruma::{
     RoomId, UserId,
     push::{
-        AnyPushRule, InsertPushRuleError, NewPushRule, NewSimplePushRule, RemovePushRuleError, RuleKind,
-        Ruleset,
+        Action, AnyPushRule, ConditionalPushRuleInit, HighlightTweakValue, InsertPushRuleError, NewPushRule,
+        NewSimplePushRule, PatternedPushRuleInit, PushCondition, RemovePushRuleError, RuleKind, Ruleset,
+        SoundTweakValue, Tweak,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -20,10 +21,44 @@ struct Content {
     global: Ruleset,
 }
 
+/// The specification's rules, and the two for events that name a user in their text only: what bots and older clients send
+/// has no `m.mentions`, and its readers expect to be notified as they were before version 1.7.
+fn server_default(user: &UserId) -> Ruleset {
+    let mut rules = Ruleset::server_default(user);
+    let highlight = [
+        Action::Notify,
+        Action::SetTweak(Tweak::Sound(SoundTweakValue::Default)),
+        Action::SetTweak(Tweak::Highlight(HighlightTweakValue::Yes)),
+    ];
+    rules.content.insert(
+        PatternedPushRuleInit {
+            actions: highlight.to_vec(),
+            default: true,
+            enabled: true,
+            rule_id: ".m.rule.contains_user_name".to_owned(),
+            pattern: user.localpart().to_owned(),
+        }
+        .into(),
+    );
+    #[allow(deprecated, reason = "the rule is for those who send no m.mentions")]
+    let named = PushCondition::ContainsDisplayName;
+    let rule = ConditionalPushRuleInit {
+        actions: highlight.to_vec(),
+        default: true,
+        enabled: true,
+        rule_id: ".m.rule.contains_display_name".to_owned(),
+        conditions: vec![named],
+    };
+    // After the rule for mentions, before those that keep quiet.
+    let place = rules.override_.get_index_of(".m.rule.is_user_mention").map_or(0, |index| index + 1);
+    rules.override_.shift_insert(place, rule.into());
+    rules
+}
+
 impl Users {
     /// A user's push rules: the server's defaults until the user changed something.
     pub fn push_rules(&self, user_id: &UserId, user: UserNum) -> Result<Ruleset, Error> {
-        let defaults = Ruleset::server_default(user_id);
+        let defaults = server_default(user_id);
         let Some(text) = self.account_data(user, RoomNum::NONE, TYPE)? else { return Ok(defaults) };
         let Ok(Content { global: mut rules }) = serde_json::from_str(&text) else { return Ok(defaults) };
         // Rules the specification has added since are added to what the user has.

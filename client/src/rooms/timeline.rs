@@ -127,8 +127,13 @@ async fn messages(
         "chunk": shown(&api, &viewer, &page.events)?,
         "state": senders(&api, &viewer, &filter, &page.events)?,
     });
-    let at_end = direction == Direction::Forwards && page.events.is_empty();
-    if let Some(next) = page.next.filter(|_| !at_end) {
+    // Clients ask on until a page is empty: only that one has no end.
+    let beyond = page.events.last().map(|event| match direction {
+        Direction::Backwards => TimelineToken(Pos(event.record.pos.0 - 1)),
+        Direction::Forwards => TimelineToken(event.record.pos),
+    });
+    let hidden = page.next.filter(|_| direction == Direction::Backwards);
+    if let Some(next) = page.next.filter(|_| beyond.is_some()).or(beyond).or(hidden) {
         body["end"] = next.to_string().into();
     }
     Ok(Json(body))
