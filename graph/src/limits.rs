@@ -9,7 +9,7 @@ pub const LIVE_LOG_RECORDS: usize = 4096;
 /// Records one call of a follower returns at most.
 pub const FOLLOW_BATCH: usize = 256;
 /// Names kept in memory, each direction.
-pub const INTERNED_IN_MEMORY: usize = 100_000;
+pub const INTERNED_IN_MEMORY: usize = 30_000;
 /// Nodes of state maps kept in memory (at most about 600 bytes each).
 pub const STATE_NODES_IN_MEMORY: usize = 16_384;
 /// Memory for all write buffers together, bytes.

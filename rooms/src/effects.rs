@@ -68,10 +68,7 @@ impl Batch<'_> {
     }
 
     fn membership_changed(&mut self, user: &UserId, event: &Event) -> Result<(), Error> {
-        let Some(kind) = event.content_text("membership").and_then(|word| MembershipKind::parse(&word))
-        else {
-            return Ok(());
-        };
+        let Some(kind) = event.membership() else { return Ok(()) };
         let num = UserNum(self.rooms.graph.intern(NameKind::User, user.as_str(), &mut self.commit)?);
         let before = match self.membership_overlay.get(&num) {
             Some(kind) => Some(*kind),

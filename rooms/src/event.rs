@@ -1,7 +1,10 @@
 //! An event as rooms work with it: the stored PDU, its fixed record, and its fields.
 
 use crate::Error;
-use postern_graph::{EventNum, event::EventRecord};
+use postern_graph::{
+    EventNum,
+    event::{EventRecord, MembershipKind},
+};
 use ruma::{
     MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UInt, UserId,
     events::TimelineEventType,
@@ -22,6 +25,7 @@ pub struct Event {
     pub record: EventRecord,
     json: Box<str>,
     fields: Fields,
+    membership: Option<MembershipKind>,
 }
 
 /// The fields of a PDU that are needed parsed.
@@ -69,7 +73,12 @@ impl Event {
     ) -> Result<Self, Error> {
         let fields = serde_json::from_str(&json)
             .map_err(|error| Error::BadJson(format!("event {id} is not a PDU: {error}")))?;
-        Ok(Self { num, id, room_id, record, json, fields })
+        let mut event = Self { num, id, room_id, record, json, fields, membership: None };
+        if event.fields.kind == TimelineEventType::RoomMember {
+            // Asked for with nearly every event shown: whether its reader was in the room.
+            event.membership = event.content_text("membership").as_deref().and_then(MembershipKind::parse);
+        }
+        Ok(event)
     }
 
     /// The PDU.
@@ -113,6 +122,12 @@ impl Event {
     pub fn content_text(&self, name: &str) -> Option<String> {
         let content: serde_json::Map<String, serde_json::Value> = self.content_as()?;
         content.get(name)?.as_str().map(str::to_owned)
+    }
+
+    /// The membership it gives, if it is a member event.
+    #[must_use]
+    pub const fn membership(&self) -> Option<MembershipKind> {
+        self.membership
     }
 
     /// When its server says it was made, milliseconds since the epoch.

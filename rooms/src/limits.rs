@@ -7,7 +7,7 @@ pub const FIELD_BYTES: usize = 255;
 /// Previous events an event names; more extremities are merged over several events.
 pub const PREV_EVENTS: usize = 20;
 /// Parsed events kept in memory.
-pub const EVENTS_IN_MEMORY: usize = 10_000;
+pub const EVENTS_IN_MEMORY: usize = 4_000;
 /// Rooms whose lane is remembered; idle lanes beyond that are dropped.
 pub const LANES_IN_MEMORY: usize = 4_096;
 /// Events looked at for one walk through the auth graph.

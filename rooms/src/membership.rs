@@ -216,7 +216,7 @@ fn check(
 
 /// The membership a member event says.
 pub(crate) fn membership_of(event: &Event) -> Option<MembershipKind> {
-    MembershipKind::parse(&event.content_text("membership")?)
+    event.membership()
 }
 
 /// For a restricted room joined without an invite: a local member who may invite, if `user` is in one of the rooms

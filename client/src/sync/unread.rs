@@ -6,10 +6,7 @@
 use crate::{Api, http::ApiError};
 use futures::FutureExt;
 use postern_graph::{EventNum, Pos, RoomNum, UserNum, event::Membership};
-use postern_rooms::{
-    Event, Relation,
-    view::{Direction, Stretch, TimelineToken, Viewer},
-};
+use postern_rooms::{Event, Relation, view::Viewer};
 use quick_cache::sync::Cache;
 use ruma::{
     UInt,
@@ -26,7 +23,7 @@ const COUNTS: usize = 50_000;
 /// Notifying events remembered for one user in one room; a higher count is not told.
 const REMEMBERED: usize = 500;
 /// Events looked at when counting begins anew.
-const LOOK_BACK: usize = 5_000;
+const LOOK_BACK: usize = 500;
 /// Events kept in the form push rules are matched on.
 const FLATTENED: usize = 256;
 
@@ -131,21 +128,14 @@ fn count(
     if from >= up_to {
         return Ok(Vec::new());
     }
-    let stretch = Stretch {
-        from: TimelineToken(up_to),
-        until: Some(TimelineToken(from)),
-        direction: Direction::Backwards,
-        limit: LOOK_BACK,
-    };
-    // One's own events are read, and state is not shown to have been missed by the one who set it.
-    let page = api.rooms.page(room, viewer, stretch, |event| event.record.sender != viewer.user)?;
-    if page.events.is_empty() {
+    let events = api.rooms.from_others(room, viewer, (from, up_to), LOOK_BACK)?;
+    if events.is_empty() {
         return Ok(Vec::new());
     }
     let rules = api.users.push_ruleset(viewer.user_id, viewer.user)?;
     let mut context = context(api, viewer, room)?;
     let mut notifying = Vec::new();
-    for event in page.events.iter().rev() {
+    for event in &events {
         let flat = flatten(api, event);
         let whole_room = flat.get_str("content.body").is_some_and(|body| body.contains("@room"))
             || flat.get("content.m\\.mentions.room").is_some();

@@ -4,7 +4,7 @@ use crate::{
     Error, Event,
     rooms::{Rooms, now_ms},
 };
-use postern_graph::{RoomNum, StateKeyNum, UserNum, schema::EventTransactions};
+use postern_graph::{RoomNum, StateKeyNum, UserNum, event::MembershipKind, schema::EventTransactions};
 use ruma::UserId;
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
@@ -159,9 +159,9 @@ impl Rooms {
         }
         let membership = self
             .state_in(event.record.state_after, "m.room.member", viewer.user_id.as_str())?
-            .and_then(|member| member.content_text("membership"))
-            .unwrap_or_else(|| "leave".to_owned());
-        unsigned.insert("membership".to_owned(), membership.into());
+            .and_then(|member| member.membership())
+            .unwrap_or(MembershipKind::Leave);
+        unsigned.insert("membership".to_owned(), membership.as_str().into());
         Ok(unsigned)
     }
 

@@ -2,7 +2,10 @@
 
 use super::Viewer;
 use crate::{Error, Event, rooms::Rooms};
-use postern_graph::{Pos, RoomNum, Seq, schema::Timeline};
+use postern_graph::{
+    Pos, RoomNum, Seq,
+    schema::{EventRecords, Timeline},
+};
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// Events looked at for one page; what a filter hides costs too.
@@ -136,6 +139,32 @@ impl Rooms {
 }
 
 impl Rooms {
+    /// What others said in `(after, up_to]` that `viewer` may see, oldest first; of the newest `look_back` events.
+    pub fn from_others(
+        &self,
+        room: RoomNum,
+        viewer: &Viewer<'_>,
+        (after, up_to): (Pos, Pos),
+        look_back: usize,
+    ) -> Result<Vec<Arc<Event>>, Error> {
+        let mut found = Vec::new();
+        let range = self.graph.scan::<Timeline, _>(&(room,)).after(&(room, after)).up_to(&(room, up_to));
+        for entry in range.reverse().iter().take(look_back) {
+            let (_, num) = entry?;
+            // The record alone says whose it is: what one said oneself need not be read.
+            let own =
+                self.graph.get::<EventRecords>(&(num,))?.is_some_and(|record| record.sender == viewer.user);
+            if !own {
+                let event = self.event(num)?;
+                if self.may_see(viewer, &event)? {
+                    found.push(event);
+                }
+            }
+        }
+        found.reverse();
+        Ok(found)
+    }
+
     /// The event nearest to a time on one side of it: the first at or after `ts`, or (backwards) the last at or before.
     pub fn event_at(
         &self,
