@@ -213,7 +213,8 @@ families! {
     Dehydrated = "dehydrated": (UserNum,) => Json<Value>, Kind::Small;
 
     // ---- media (media/) --------------------------------------------------------------------------------------
-    /// Media: (server name, media id). Written by media.
+    /// Media: (server name, media id). Under an empty server name: ids and uploads whose file is not there yet. Written
+    /// by media.
     Media = "media": (String, String) => Json<Value>, Kind::Small;
     /// The bytes of media: (server name, media id, rendition: "" or `WxH-method`, chunk number).
     MediaChunks = "media_chunk": (String, String, String, u32) => Raw, Kind::Blob;

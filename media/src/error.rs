@@ -18,6 +18,9 @@ pub enum Error {
     /// Larger than it may be.
     #[error("the file is larger than {0} bytes")]
     TooLarge(u64),
+    /// An image, or the file it is in, is too large for a thumbnail.
+    #[error("the image is too large for a thumbnail: {0}")]
+    ImageTooLarge(String),
     /// Too many uploads are outstanding.
     #[error("too many uploads are outstanding")]
     TooManyPending,

@@ -1,17 +1,18 @@
-//! Storing and reading files.
+//! What is known of files, and ids that wait for theirs.
 
-use crate::{Error, limits};
+use crate::{Error, Pieces, Upload, limits};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use postern_graph::{
-    Graph, UserNum,
+    Commit, Graph, UserNum,
     codec::{Json, Raw},
     schema::{Media as MediaRecords, MediaChunks},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::HashMap,
+    ops::Range,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -19,6 +20,10 @@ use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
 };
+
+/// Stands in place of the server name, which is never empty, in the keys of what is outstanding: what a start has to
+/// look at lies together, however many files there are.
+const OUTSTANDING: &str = "";
 
 /// What media need to know of the configuration.
 #[derive(Debug, Clone)]
@@ -36,23 +41,37 @@ pub struct Settings {
 }
 
 /// What is known of a file.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Its content type, as the uploader said.
     pub content_type: Option<String>,
-    /// Its name.
+    /// Its name, as the uploader said.
     pub file_name: Option<String>,
     /// Its size, bytes.
     pub size: u64,
-    /// When it was uploaded or its id made, milliseconds since the epoch.
+    /// The SHA-256 of its bytes, in lower-case hexadecimal.
+    pub sha256: String,
+    /// When it was uploaded, milliseconds since the epoch.
     pub created: u64,
     /// Who uploaded it.
     pub uploader: UserNum,
-    /// Until when its id waits for the upload, if it does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pending_until: Option<u64>,
-    /// Whether it is being uploaded at the moment (or was, when the server died).
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+}
+
+/// What is stored of an upload that is not there yet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Outstanding {
+    uploader: UserNum,
+    /// Until when its id waits; none if no id was made before.
+    until: Option<u64>,
+}
+
+/// An id that was made and has no file.
+#[derive(Debug)]
+struct Waiting {
+    owner: UserNum,
+    /// Milliseconds since the epoch.
+    until: u64,
+    /// Whether its upload is going on.
     uploading: bool,
 }
 
@@ -60,11 +79,12 @@ pub struct Record {
 pub struct Media {
     pub(crate) graph: Arc<Graph>,
     pub(crate) settings: Settings,
-    pub(crate) thumbnails: Semaphore,
+    /// Turns at making thumbnails.
+    pub(crate) turns: Arc<Semaphore>,
+    pub(crate) arrived: Notify,
     server_name: String,
-    /// Ids that wait for their upload: whose, until when.
-    pending: Mutex<HashMap<String, (UserNum, u64)>>,
-    arrived: Notify,
+    /// What is stored of ids that wait, with who is uploading now.
+    waiting: Mutex<HashMap<String, Waiting>>,
 }
 
 impl std::fmt::Debug for Media {
@@ -73,10 +93,29 @@ impl std::fmt::Debug for Media {
     }
 }
 
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn new_id() -> String {
+    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 18]>())
+}
+
+fn outstanding_key(id: &str) -> (String, String) {
+    (OUTSTANDING.to_owned(), id.to_owned())
+}
+
+fn write<T: Serialize>(commit: &mut Commit, key: &(String, String), value: &T) -> Result<(), Error> {
+    let value = serde_json::to_value(value).map_err(|error| Error::Internal(error.to_string()))?;
+    commit.put::<MediaRecords>(key, &Json(value));
+    Ok(())
+}
+
+fn read<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, Error> {
+    serde_json::from_value(value)
+        .map_err(|error| Error::Internal(format!("a media record is damaged: {error}")))
 }
 
 impl Media {
@@ -86,10 +125,10 @@ impl Media {
         Self {
             graph,
             settings,
-            thumbnails: Semaphore::new(limits::THUMBNAILS_AT_ONCE),
-            server_name: server_name.to_owned(),
-            pending: Mutex::default(),
+            turns: Arc::new(Semaphore::new(limits::THUMBNAILS_AT_ONCE)),
             arrived: Notify::new(),
+            server_name: server_name.to_owned(),
+            waiting: Mutex::default(),
         }
     }
 
@@ -99,49 +138,31 @@ impl Media {
         &self.settings
     }
 
-    /// Removes what uploads left behind that were cut off by a crash, and remembers which ids wait. Once, at the start.
+    /// Removes what uploads left behind that were cut off by a crash, and remembers which ids wait. Once, at the
+    /// start, before anything is uploaded.
+    ///
+    /// # Errors
+    /// Of the store.
     pub fn sweep(&self) -> Result<(), Error> {
-        for entry in self.graph.scan::<MediaRecords, _>(&(self.server_name.clone(),)).iter() {
-            let ((server, id), Json(value)) = entry?;
-            let record: Record =
-                serde_json::from_value(value).map_err(|error| Error::Internal(error.to_string()))?;
-            if record.uploading {
-                self.remove(&server, &id)?;
-            } else if let Some(until) = record.pending_until {
-                if until < now_ms() {
-                    self.remove(&server, &id)?;
-                } else {
-                    self.pending.lock().insert(id, (record.uploader, until));
+        for entry in self.graph.scan::<MediaRecords, _>(&(OUTSTANDING.to_owned(),)).iter() {
+            let ((_, id), Json(value)) = entry?;
+            let Outstanding { uploader, until } = read(value)?;
+            let until = until.filter(|until| *until > now_ms());
+            let mut commit = self.graph.begin();
+            if self.graph.has::<MediaChunks>(&(self.server_name.clone(), id.clone(), String::new(), 0))? {
+                self.remove_pieces(&mut commit, &id);
+            }
+            match until {
+                Some(until) => {
+                    self.waiting.lock().insert(id, Waiting { owner: uploader, until, uploading: false });
                 }
+                None => commit.delete::<MediaRecords>(&outstanding_key(&id)),
+            }
+            if !commit.is_empty() {
+                self.graph.commit(commit)?;
             }
         }
         Ok(())
-    }
-
-    fn remove(&self, server: &str, id: &str) -> Result<(), Error> {
-        let key = (server.to_owned(), id.to_owned());
-        let mut commit = self.graph.begin();
-        commit.delete_all::<MediaChunks, _>(&key);
-        commit.delete::<MediaRecords>(&key);
-        self.graph.commit(commit)?;
-        Ok(())
-    }
-
-    fn key(&self, id: &str) -> (String, String) {
-        (self.server_name.clone(), id.to_owned())
-    }
-
-    fn put(&self, id: &str, record: &Record) -> Result<postern_graph::Commit, Error> {
-        let value = serde_json::to_value(record).map_err(|error| Error::Internal(error.to_string()))?;
-        let mut commit = self.graph.begin();
-        commit.put::<MediaRecords>(&self.key(id), &Json(value));
-        Ok(commit)
-    }
-
-    fn stored(&self, server: &str, id: &str) -> Result<Option<Record>, Error> {
-        let key = (server.to_owned(), id.to_owned());
-        let Some(Json(value)) = self.graph.get::<MediaRecords>(&key)? else { return Ok(None) };
-        serde_json::from_value(value).map(Some).map_err(|error| Error::Internal(error.to_string()))
     }
 
     /// Makes an id to upload to later; returns it and until when (milliseconds since the epoch).
@@ -149,28 +170,22 @@ impl Media {
     /// # Errors
     /// [`Error::TooManyPending`].
     pub async fn create(&self, user: UserNum) -> Result<(String, u64), Error> {
-        let id = new_id();
-        let until = now_ms().saturating_add(self.settings.pending_upload_lifetime_ms);
+        let (id, now) = (new_id(), now_ms());
+        let until = now.saturating_add(self.settings.pending_upload_lifetime_ms);
+        let mut commit = self.graph.begin();
         {
-            let mut pending = self.pending.lock();
-            let now = now_ms();
-            pending.retain(|_, (_, until)| *until > now);
-            let waiting = pending.values().filter(|(owner, _)| *owner == user).count();
-            if waiting >= self.settings.max_pending_uploads {
+            let mut waiting = self.waiting.lock();
+            let of_user = waiting.values().filter(|one| one.owner == user && one.until > now).count();
+            if of_user >= self.settings.max_pending_uploads {
                 return Err(Error::TooManyPending);
             }
-            pending.insert(id.clone(), (user, until));
+            let expired = waiting.extract_if(|_, one| one.until <= now && !one.uploading);
+            for (id, _) in expired.take(limits::EXPIRED_AT_ONCE) {
+                commit.delete::<MediaRecords>(&outstanding_key(&id));
+            }
+            waiting.insert(id.clone(), Waiting { owner: user, until, uploading: false });
         }
-        let record = Record {
-            content_type: None,
-            file_name: None,
-            size: 0,
-            created: now_ms(),
-            uploader: user,
-            pending_until: Some(until),
-            uploading: false,
-        };
-        let commit = self.put(&id, &record)?;
+        write(&mut commit, &outstanding_key(&id), &Outstanding { uploader: user, until: Some(until) })?;
         self.graph.commit_durably(commit).await?;
         Ok((id, until))
     }
@@ -180,44 +195,33 @@ impl Media {
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotYours`], [`Error::CannotOverwrite`] for an id that cannot be uploaded to.
     pub fn begin(self: &Arc<Self>, user: UserNum, id: Option<&str>) -> Result<Upload, Error> {
-        let record = Record {
-            content_type: None,
-            file_name: None,
-            size: 0,
-            created: now_ms(),
-            uploader: user,
-            pending_until: None,
-            uploading: true,
-        };
-        let (id, waiting) = match id {
-            None => (new_id(), None),
-            Some(id) => {
-                let waiting = self.stored(&self.server_name, id)?.ok_or(Error::NotFound)?;
-                if waiting.uploader != user {
-                    return Err(Error::NotYours);
-                }
-                let Some(until) = waiting.pending_until else { return Err(Error::CannotOverwrite) };
-                if until < now_ms() {
-                    return Err(Error::NotFound);
-                }
-                if self.pending.lock().remove(id).is_none() {
-                    // Another upload to the same id is in progress.
-                    return Err(Error::CannotOverwrite);
-                }
-                (id.to_owned(), Some(waiting))
+        let Some(id) = id else { return Ok(Upload::new(self.clone(), user, new_id(), false)) };
+        if let Some(one) = self.waiting.lock().get_mut(id) {
+            if one.owner != user {
+                return Err(Error::NotYours);
             }
-        };
-        let commit = self.put(&id, &record)?;
-        self.graph.commit(commit)?;
-        Ok(Upload {
-            media: self.clone(),
-            id,
-            record,
-            waiting,
-            pieces: 0,
-            buffer: BytesMut::new(),
-            finished: false,
-        })
+            if one.uploading {
+                return Err(Error::CannotOverwrite);
+            }
+            if one.until <= now_ms() {
+                return Err(Error::NotFound);
+            }
+            one.uploading = true;
+            return Ok(Upload::new(self.clone(), user, id.to_owned(), true));
+        }
+        match self.stored(&self.server_name, id)? {
+            None => Err(Error::NotFound),
+            Some(record) if record.uploader != user => Err(Error::NotYours),
+            Some(_) => Err(Error::CannotOverwrite),
+        }
+    }
+
+    fn stored(&self, server: &str, id: &str) -> Result<Option<Record>, Error> {
+        if server == OUTSTANDING {
+            return Ok(None);
+        }
+        let key = (server.to_owned(), id.to_owned());
+        self.graph.get::<MediaRecords>(&key)?.map(|Json(value)| read(value)).transpose()
     }
 
     /// What is known of a file.
@@ -225,16 +229,17 @@ impl Media {
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotYetUploaded`].
     pub fn record(&self, server: &str, id: &str) -> Result<Record, Error> {
-        let record = self.stored(server, id)?.ok_or(Error::NotFound)?;
-        match record.pending_until {
-            Some(until) if until < now_ms() => Err(Error::NotFound),
-            Some(_) => Err(Error::NotYetUploaded),
-            None if record.uploading => Err(Error::NotYetUploaded),
-            None => Ok(record),
-        }
+        // Looked at first: an upload that is finished in between is found below.
+        let waits = server == self.server_name
+            && self.waiting.lock().get(id).is_some_and(|one| one.uploading || one.until > now_ms());
+        let missing = if waits { Error::NotYetUploaded } else { Error::NotFound };
+        self.stored(server, id)?.ok_or(missing)
     }
 
     /// The same, waiting for an upload that is outstanding for at most `patience`.
+    ///
+    /// # Errors
+    /// As [`Media::record`].
     pub async fn record_within(&self, server: &str, id: &str, patience: Duration) -> Result<Record, Error> {
         let deadline = Instant::now() + patience;
         loop {
@@ -248,109 +253,64 @@ impl Media {
         }
     }
 
-    /// A piece of a file, or of a rendition of it; nothing beyond its end.
-    pub fn piece(&self, server: &str, id: &str, rendition: &str, n: u32) -> Result<Option<Bytes>, Error> {
+    /// The bytes `range` of a file, to be read piece by piece as they are taken.
+    #[must_use]
+    pub fn read(self: &Arc<Self>, server: &str, id: &str, range: Range<u64>) -> Pieces {
+        Pieces::new(self.clone(), server, id, range)
+    }
+
+    /// Piece `n` of a file, or of a rendition of it; nothing beyond its end.
+    pub(crate) fn piece(
+        &self,
+        server: &str,
+        id: &str,
+        rendition: &str,
+        n: u32,
+    ) -> Result<Option<Bytes>, Error> {
         let key = (server.to_owned(), id.to_owned(), rendition.to_owned(), n);
         Ok(self.graph.get::<MediaChunks>(&key)?.map(|Raw(bytes)| bytes.into()))
     }
-}
 
-fn new_id() -> String {
-    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 18]>())
-}
+    // ---- for uploads -----------------------------------------------------------------------------------------
 
-/// A file being uploaded. Dropped before it is finished, it leaves nothing.
-#[derive(Debug)]
-pub struct Upload {
-    media: Arc<Media>,
-    id: String,
-    record: Record,
-    /// The record of the id that waited for it.
-    waiting: Option<Record>,
-    pieces: u32,
-    buffer: BytesMut,
-    finished: bool,
-}
-
-impl Upload {
-    /// The id it will have.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
+    /// Stores piece `n` of an upload.
+    pub(crate) fn put_piece(&self, commit: &mut Commit, id: &str, n: u32, piece: Vec<u8>) {
+        commit.put::<MediaChunks>(&(self.server_name.clone(), id.to_owned(), String::new(), n), &Raw(piece));
     }
 
-    /// Adds bytes.
-    ///
-    /// # Errors
-    /// [`Error::TooLarge`].
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.record.size += bytes.len() as u64;
-        if self.record.size > self.media.settings.max_upload_bytes {
-            return Err(Error::TooLarge(self.media.settings.max_upload_bytes));
-        }
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let room = limits::PIECE_BYTES - self.buffer.len();
-            let (now, later) = rest.split_at(room.min(rest.len()));
-            self.buffer.extend_from_slice(now);
-            rest = later;
-            if self.buffer.len() == limits::PIECE_BYTES {
-                self.write_piece()?;
+    /// Notes that there will be pieces to remove if the upload is not finished.
+    pub(crate) fn put_note(&self, commit: &mut Commit, id: &str, uploader: UserNum) -> Result<(), Error> {
+        write(commit, &outstanding_key(id), &Outstanding { uploader, until: None })
+    }
+
+    /// Makes an upload a file.
+    pub(crate) fn put_record(&self, commit: &mut Commit, id: &str, record: &Record) -> Result<(), Error> {
+        commit.delete::<MediaRecords>(&outstanding_key(id));
+        write(commit, &(self.server_name.clone(), id.to_owned()), record)
+    }
+
+    fn remove_pieces(&self, commit: &mut Commit, id: &str) {
+        commit.delete_all::<MediaChunks, _>(&(self.server_name.clone(), id.to_owned()));
+    }
+
+    /// The id has its file: it waits no longer.
+    pub(crate) fn forget_waiting(&self, id: &str) {
+        self.waiting.lock().remove(id);
+    }
+
+    /// Removes what was stored of an upload. An id that waited for it waits on.
+    pub(crate) fn abandon(&self, id: &str, waited: bool, pieces: u32) -> Result<(), Error> {
+        if pieces > 0 {
+            let mut commit = self.graph.begin();
+            self.remove_pieces(&mut commit, id);
+            if !waited {
+                commit.delete::<MediaRecords>(&outstanding_key(id));
             }
+            self.graph.commit(commit)?;
+        }
+        if let Some(one) = self.waiting.lock().get_mut(id) {
+            one.uploading = false;
         }
         Ok(())
-    }
-
-    fn write_piece(&mut self) -> Result<(), Error> {
-        let piece = self.buffer.split();
-        let mut commit = self.media.graph.begin();
-        let (server, id) = self.media.key(&self.id);
-        commit.put::<MediaChunks>(&(server, id, String::new(), self.pieces), &Raw(piece.to_vec()));
-        self.media.graph.commit(commit)?;
-        self.pieces += 1;
-        Ok(())
-    }
-
-    /// Makes it a file; durable on return.
-    pub async fn finish(
-        mut self,
-        content_type: Option<String>,
-        file_name: Option<String>,
-    ) -> Result<String, Error> {
-        if !self.buffer.is_empty() {
-            self.write_piece()?;
-        }
-        self.record.content_type = content_type.filter(|text| text.len() <= limits::CONTENT_TYPE_BYTES);
-        self.record.file_name =
-            file_name.filter(|name| !name.is_empty() && name.len() <= limits::FILE_NAME_BYTES);
-        self.record.uploading = false;
-        let commit = self.media.put(&self.id, &self.record)?;
-        self.media.graph.commit_durably(commit).await?;
-        self.finished = true;
-        self.media.arrived.notify_waiters();
-        Ok(std::mem::take(&mut self.id))
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if self.finished {
-            return;
-        }
-        let undo = || -> Result<(), Error> {
-            self.media.remove(&self.media.server_name, &self.id)?;
-            if let Some(waiting) = &self.waiting {
-                // The id may be uploaded to again.
-                let commit = self.media.put(&self.id, waiting)?;
-                self.media.graph.commit(commit)?;
-                if let Some(until) = waiting.pending_until {
-                    self.media.pending.lock().insert(self.id.clone(), (waiting.uploader, until));
-                }
-            }
-            Ok(())
-        };
-        if let Err(error) = undo() {
-            tracing::error!(%error, "what a broken upload left could not be removed");
-        }
     }
 }

@@ -1,0 +1,161 @@
+//! Files and thumbnails going out: with a token, or without one where the operator wants that.
+
+use crate::{
+    Api,
+    http::{ApiError, Caller, Params, Query},
+    media::respond::{Audience, Content, Part, respond},
+};
+use axum::{extract::State, http::HeaderMap, response::Response};
+use postern_media::{Error, Method, Record, Size};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// How long a download waits for an upload that is outstanding, if the client does not say; milliseconds.
+const PATIENCE_MS: u64 = 20_000;
+/// The longest it waits, milliseconds.
+const MAX_PATIENCE_MS: u64 = 60_000;
+
+type Sent = Result<Response, ApiError>;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Patience {
+    timeout_ms: Option<u64>,
+}
+
+/// What is known of a file, waiting for it as long as the client says; but not for longer than the server runs.
+async fn record(api: &Api, server: &str, id: &str, timeout_ms: Option<u64>) -> Result<Record, Error> {
+    let patience = Duration::from_millis(timeout_ms.unwrap_or(PATIENCE_MS).min(MAX_PATIENCE_MS));
+    tokio::select! {
+        record = api.media.record_within(server, id, patience) => record,
+        () = api.stopping.cancelled() => api.media.record(server, id),
+    }
+}
+
+pub(super) async fn download(
+    State(api): State<Api>,
+    _: Caller,
+    Params((server, id)): Params<(String, String)>,
+    Query(patience): Query<Patience>,
+    headers: HeaderMap,
+) -> Sent {
+    file(&api, &server, &id, None, &patience, &headers, Audience::Users).await
+}
+
+pub(super) async fn download_named(
+    State(api): State<Api>,
+    _: Caller,
+    Params((server, id, name)): Params<(String, String, String)>,
+    Query(patience): Query<Patience>,
+    headers: HeaderMap,
+) -> Sent {
+    file(&api, &server, &id, Some(name), &patience, &headers, Audience::Users).await
+}
+
+/// The deprecated endpoints without authentication are there only where they are wanted.
+fn open(api: &Api) -> Result<(), ApiError> {
+    if api.config.media.unauthenticated_downloads {
+        Ok(())
+    } else {
+        Err(ApiError::not_found("media need authentication: use /_matrix/client/v1/media"))
+    }
+}
+
+pub(super) async fn open_download(
+    State(api): State<Api>,
+    Params((server, id)): Params<(String, String)>,
+    Query(patience): Query<Patience>,
+    headers: HeaderMap,
+) -> Sent {
+    open(&api)?;
+    file(&api, &server, &id, None, &patience, &headers, Audience::Anyone).await
+}
+
+pub(super) async fn open_download_named(
+    State(api): State<Api>,
+    Params((server, id, name)): Params<(String, String, String)>,
+    Query(patience): Query<Patience>,
+    headers: HeaderMap,
+) -> Sent {
+    open(&api)?;
+    file(&api, &server, &id, Some(name), &patience, &headers, Audience::Anyone).await
+}
+
+async fn file(
+    api: &Api,
+    server: &str,
+    id: &str,
+    name: Option<String>,
+    patience: &Patience,
+    headers: &HeaderMap,
+    audience: Audience,
+) -> Sent {
+    let record = record(api, server, id, patience.timeout_ms).await?;
+    let part = Part {
+        etag: id.to_owned(),
+        content_type: record.content_type.unwrap_or_else(|| "application/octet-stream".to_owned()),
+        name: name.or(record.file_name),
+        size: record.size,
+        content: Content::File { media: api.media.clone(), server: server.to_owned(), id: id.to_owned() },
+        audience,
+    };
+    respond(part, headers)
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Thumbnail {
+    width: Option<u32>,
+    height: Option<u32>,
+    method: Option<String>,
+    timeout_ms: Option<u64>,
+}
+
+pub(super) async fn thumbnail(
+    State(api): State<Api>,
+    _: Caller,
+    Params((server, id)): Params<(String, String)>,
+    Query(query): Query<Thumbnail>,
+    headers: HeaderMap,
+) -> Sent {
+    small(&api, &server, &id, &query, &headers, Audience::Users).await
+}
+
+pub(super) async fn open_thumbnail(
+    State(api): State<Api>,
+    Params((server, id)): Params<(String, String)>,
+    Query(query): Query<Thumbnail>,
+    headers: HeaderMap,
+) -> Sent {
+    open(&api)?;
+    small(&api, &server, &id, &query, &headers, Audience::Anyone).await
+}
+
+async fn small(
+    api: &Api,
+    server: &str,
+    id: &str,
+    query: &Thumbnail,
+    headers: &HeaderMap,
+    audience: Audience,
+) -> Sent {
+    let method = match query.method.as_deref() {
+        None | Some("scale") => Method::Scale,
+        Some("crop") => Method::Crop,
+        Some(_) => return Err(ApiError::invalid_param("method is crop or scale")),
+    };
+    let (Some(width), Some(height)) = (query.width, query.height) else {
+        return Err(ApiError::missing_param("a thumbnail has a width and a height"));
+    };
+    let record = record(api, server, id, query.timeout_ms).await?;
+    let size = Size { width, height, method };
+    let made = api.media.thumbnail(server, id, &record, size).await?;
+    let ending = if made.content_type == "image/png" { "png" } else { "jpg" };
+    let part = Part {
+        etag: format!("{id}-{}", made.rendition),
+        content_type: made.content_type.to_owned(),
+        name: Some(format!("thumbnail.{ending}")),
+        size: made.bytes.len() as u64,
+        content: Content::Bytes(made.bytes),
+        audience,
+    };
+    respond(part, headers)
+}
