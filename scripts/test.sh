@@ -35,6 +35,10 @@ runner() { # runner NAME COMMAND...: a test runner, whose closing lines are coun
 
 check "cargo fmt --check" cargo fmt --all --check
 check "cargo clippy" cargo clippy --workspace --all-targets --quiet -- -D warnings
+# Known vulnerabilities are looked up by `cargo deny check`, which needs the network: not here.
+if has cargo-deny; then
+  check "cargo deny" cargo deny --log-level error check --hide-inclusion-graph bans licenses sources
+fi
 # Tests from outside run the program.
 check "cargo build" cargo build --workspace --bins --quiet
 runner "cargo test" cargo test --workspace --no-fail-fast
