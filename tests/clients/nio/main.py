@@ -1,9 +1,12 @@
 """Runs the tests and counts them in one line. Arguments are names of tests, as of `python -m unittest`."""
 
+import logging
 import pathlib
 import sys
 import unittest
 
+# What goes wrong is in the failed assertion.
+logging.disable(logging.CRITICAL)
 here = pathlib.Path(__file__).parent
 loader = unittest.TestLoader()
 named = sys.argv[1:]

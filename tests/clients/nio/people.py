@@ -4,13 +4,14 @@ import asyncio
 import collections
 import itertools
 import os
+from urllib.parse import quote
 
 import aiohttp
 import nio
 
 PASSWORD = "correct horse battery staple"
 # Far more than anything takes; it only bounds a test that fails.
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 30
 # A client sends what is pending, such as key queries, between two syncs.
 SYNC_MS = 2_000
 
@@ -30,8 +31,10 @@ class Person:
         self.client = nio.AsyncClient(server.url, name, store_path=store, config=config)
         self.events = collections.defaultdict(list)
         self.started_verifications = []
+        self.left = set()
         self.syncing = None
         self.client.add_event_callback(self._event, (nio.Event, nio.InviteEvent))
+        self.client.add_response_callback(self._synced, nio.SyncResponse)
         self.client.add_to_device_callback(self._verification, nio.KeyVerificationStart)
 
     # ---- Coming and going
@@ -96,6 +99,10 @@ class Person:
     def _event(self, room, event):
         self.events[room.room_id].append(event)
 
+    async def _synced(self, response):
+        # nio keeps a room it is no longer in, so that this is noted here.
+        self.left = (self.left - set(response.rooms.join)) | set(response.rooms.leave)
+
     def _verification(self, event):
         self.started_verifications.append(event)
 
@@ -126,6 +133,14 @@ class Person:
 
     async def sees_message(self, room, body):
         return await self.sees(room, nio.RoomMessageText, lambda event: event.body == body)
+
+    async def stored(self, room, event_id):
+        """An event as the server has it, not decrypted."""
+        path = f"/_matrix/client/v3/rooms/{quote(room)}/event/{quote(event_id)}"
+        headers = {"Authorization": f"Bearer {self.client.access_token}"}
+        answer = await self.client.send("GET", path, headers=headers)
+        assert answer.status == 200, answer
+        return await answer.json()
 
     def device_of(self, other):
         """What this client knows of another's device."""

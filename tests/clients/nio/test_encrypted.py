@@ -63,9 +63,9 @@ class AnEncryptedRoom(unittest.IsolatedAsyncioTestCase):
         self.assertTrue(seen.verified)
         await self.ben.says(self.room, "I will be there")
         await self.ana.sees_message(self.room, "I will be there")
-        stored = await self.ben.client.room_get_event(self.room, sent)
-        self.assertEqual(stored.event.source["type"], "m.room.encrypted")
-        self.assertNotIn("noon", str(stored.event.source))
+        stored = await self.ben.stored(self.room, sent)
+        self.assertEqual(stored["type"], "m.room.encrypted")
+        self.assertNotIn("noon", str(stored))
 
     async def test_an_encrypted_file_arrives_with_the_same_bytes(self):
         # More than one piece of the server's.

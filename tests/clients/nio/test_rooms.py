@@ -63,7 +63,7 @@ class ARoom(unittest.IsolatedAsyncioTestCase):
             lambda event: event.state_key == user and event.membership == "leave",
         )
         self.assertEqual(seen.content["reason"], "too loud")
-        await self.ben.until(lambda: self.room not in self.ben.client.rooms, "the end of the membership")
+        await self.ben.until(lambda: self.room in self.ben.left, "the end of the membership")
         refused = await self.ben.client.room_send(self.room, "m.reaction", {})
         self.assertEqual(refused.status_code, "M_FORBIDDEN")
         self.assertEqual((await self.ben.client.join(self.room)).status_code, "M_FORBIDDEN")
@@ -76,7 +76,7 @@ class ARoom(unittest.IsolatedAsyncioTestCase):
     async def test_who_is_banned_cannot_be_invited_until_the_ban_is_lifted(self):
         user = self.ben.client.user_id
         await self.ana.client.room_ban(self.room, user, reason="enough")
-        await self.ben.until(lambda: self.room not in self.ben.client.rooms, "the ban")
+        await self.ben.until(lambda: self.room in self.ben.left, "the ban")
         refused = await self.ana.client.room_invite(self.room, user)
         self.assertEqual(refused.status_code, "M_FORBIDDEN")
         await self.ana.client.room_unban(self.room, user)
@@ -216,7 +216,7 @@ class ARoom(unittest.IsolatedAsyncioTestCase):
 
     async def test_a_room_that_was_upgraded_leads_to_its_successor(self):
         answer = await self.ana.client.room_upgrade(self.room, "11")
-        self.assertIsInstance(answer, nio.RoomUpgradeResponse)
+        self.assertIsInstance(answer, nio.responses.RoomUpgradeResponse)
         tombstone = await self.ben.sees(
             self.room, nio.UnknownEvent, lambda event: event.type == "m.room.tombstone"
         )

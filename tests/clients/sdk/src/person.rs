@@ -36,7 +36,7 @@ use tokio::{task::JoinHandle, time::Instant};
 
 const PASSWORD: &str = "correct horse battery staple";
 /// Far more than anything takes; it only bounds a test that fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 const LIST_PAGE: usize = 50;
 
 /// Waits until `seen` gives something, and returns it.
