@@ -149,7 +149,7 @@ impl Rooms {
         let room = RoomNum(self.graph.intern(NameKind::Room, room_id.as_str(), &mut commit)?);
         let mut batch = Batch::new(self, commit, room, room_id, version.clone(), RoomHead::default());
         let create = match sealed {
-            Some((id, json)) => batch.store(id, json, &draft)?,
+            Some((id, json)) => batch.store(id, json)?,
             None => batch.add(creator, &draft)?,
         };
         let record = RoomRecord {
