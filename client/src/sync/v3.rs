@@ -141,7 +141,7 @@ pub(crate) fn read_filter(
             .filter(session.user, id)?
             .ok_or_else(|| ApiError::invalid_param("there is no such filter"))?,
     };
-    serde_json::from_str(&text)
+    SyncFilter::parse(&text)
         .map_err(|error| ApiError::invalid_param(format!("the filter cannot be read: {error}")))
 }
 
