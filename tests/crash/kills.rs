@@ -95,7 +95,8 @@ fn what_was_acknowledged_is_there_once_and_told_once_though_the_server_is_killed
         for sender in &senders {
             let name = format!("{} ", sender.client.localpart());
             let sent = sender.to_devices.lock().unwrap();
-            let sent: Vec<&String> = sent.iter().filter(|(to, _)| *to == device).map(|(_, note)| note).collect();
+            let sent: Vec<&String> =
+                sent.iter().filter(|(to, _)| *to == device).map(|(_, note)| note).collect();
             let got: Vec<&String> = heard.notes.iter().filter(|note| note.starts_with(&name)).collect();
             assert_eq!(got, sent, "to device {device}");
             notes += sent.len();

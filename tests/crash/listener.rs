@@ -34,7 +34,8 @@ pub fn listen(
     mut random: StdRng,
     finished: &AtomicBool,
 ) -> Heard {
-    let filter = json!({ "room": { "timeline": { "limit": LIMIT } }, "presence": { "types": [] } }).to_string();
+    let filter =
+        json!({ "room": { "timeline": { "limit": LIMIT } }, "presence": { "types": [] } }).to_string();
     let mut heard = Heard { messages: vec![Vec::new(); rooms.len()], ..Heard::default() };
     let mut known = HashSet::new();
     let mut since = since;

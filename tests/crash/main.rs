@@ -38,6 +38,7 @@ fn pause(milliseconds: u64) {
 #[track_caller]
 fn healthy(server: &Server) {
     let output = server.run(&["doctor"]);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "the doctor says: {said}");
 }

@@ -44,7 +44,8 @@ fn refused(server: &Server, sentence: &str) {
     let backups = backups.to_str().unwrap();
     for command in [&["serve"][..], &["doctor"], &["backup", "create", backups]] {
         let output = server.run(command);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let said =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
         assert!(said.contains(sentence), "{command:?}: {said}");
         assert!(!said.contains("panicked"), "{command:?}: {said}");

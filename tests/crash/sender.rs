@@ -66,7 +66,8 @@ impl<'w> Sender<'w> {
 
     /// Sends a message until it is answered; its id. The transaction is named by what it says.
     pub fn message(&self, room: usize, body: &str) -> String {
-        let path = format!("/_matrix/client/v3/rooms/{}/send/m.room.message/{}", enc(&self.rooms[room]), enc(body));
+        let path =
+            format!("/_matrix/client/v3/rooms/{}/send/m.room.message/{}", enc(&self.rooms[room]), enc(body));
         let answer = self.until_answered(&path, &json!({ "msgtype": "m.text", "body": body }));
         answer["event_id"].as_str().expect("an event id").to_owned()
     }

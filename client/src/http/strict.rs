@@ -91,7 +91,8 @@ mod tests {
         for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"\u0061":2}}]"#, r#"{"\u00e9":1,"é":2}"#] {
             assert!(read(text).unwrap_err().to_string().contains("occurs twice"), "{text}");
         }
-        for text in [r#"{"a":{"a":1},"b":[{"a":1},{"a":1}]}"#, "{}", "1", "null", r#""x""#, "[true, -1, 2.5]"] {
+        for text in [r#"{"a":{"a":1},"b":[{"a":1},{"a":1}]}"#, "{}", "1", "null", r#""x""#, "[true, -1, 2.5]"]
+        {
             assert!(read(text).is_ok(), "{text}");
         }
     }
