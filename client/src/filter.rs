@@ -50,6 +50,15 @@ pub(crate) struct SyncFilter {
     pub(crate) room: RoomFilter,
 }
 
+impl SyncFilter {
+    /// A filter from its JSON.
+    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        // Also what this server does not look at has to have the right type.
+        serde_json::from_str::<ruma::api::client::filter::FilterDefinition>(text)?;
+        serde_json::from_str(text)
+    }
+}
+
 impl RoomFilter {
     /// Whether the client wants to hear of a room.
     pub(crate) fn wants_room(&self, room: &RoomId) -> bool {

@@ -66,6 +66,9 @@ impl Reference {
 
 impl Event {
     /// An event from its stored parts.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] if the JSON is no PDU.
     pub(crate) fn from_parts(
         num: EventNum,
         id: OwnedEventId,

@@ -7,6 +7,8 @@ mod directory;
 mod effects;
 mod error;
 mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hierarchy;
 pub mod keys;
 pub mod limits;
