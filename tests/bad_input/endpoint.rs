@@ -52,8 +52,6 @@ pub struct Endpoint {
     pub query: &'static str,
     /// Parameters and what they are.
     pub params: &'static [(&'static str, Kind)],
-    /// Fields of the body in which anything is right.
-    pub loose: &'static [&'static str],
     /// Parameters of the path in which anything is right: what they name need not be there.
     pub any_path: bool,
     /// The status of the answer to the right request.
@@ -71,14 +69,13 @@ impl Endpoint {
             body: Body::None,
             query: "",
             params: &[],
-            loose: &[],
             any_path: false,
             status: 200,
             confirmed: false,
         }
     }
 
-    pub const fn auth(self, auth: Auth) -> Self {
+    pub fn auth(self, auth: Auth) -> Self {
         Self { auth, ..self }
     }
 
@@ -94,27 +91,24 @@ impl Endpoint {
         Self { body: Body::File, ..self }
     }
 
-    pub const fn query(self, query: &'static str) -> Self {
+    pub fn query(self, query: &'static str) -> Self {
         Self { query, ..self }
     }
 
-    pub const fn params(self, params: &'static [(&'static str, Kind)]) -> Self {
+    pub fn params(self, params: &'static [(&'static str, Kind)]) -> Self {
         Self { params, ..self }
     }
 
-    pub const fn loose(self, loose: &'static [&'static str]) -> Self {
-        Self { loose, ..self }
-    }
 
-    pub const fn any_path(self) -> Self {
+    pub fn any_path(self) -> Self {
         Self { any_path: true, ..self }
     }
 
-    pub const fn status(self, status: u16) -> Self {
+    pub fn status(self, status: u16) -> Self {
         Self { status, ..self }
     }
 
-    pub const fn confirmed(self) -> Self {
+    pub fn confirmed(self) -> Self {
         Self { confirmed: true, status: 401, ..self }
     }
 
