@@ -3,8 +3,53 @@
 use super::*;
 use postern_world::spec;
 
+const ADMINISTRATION: &str = "there is no administrators' API yet";
+const THIRD_PARTY_IDS: &str = "mail addresses and phone numbers are not there yet";
+const APPSERVICES: &str = "application services are not there yet";
+const PREVIEWS: &str = "the server fetches nothing from elsewhere yet";
+const SINGLE_SIGN_ON: &str = "OAuth 2.0 and single sign-on are not there yet";
+const DEPRECATED: &str = "deprecated or not used by clients for years; /sync replaces it";
+const LATER_VERSIONS: &str = "of a later version of the specification than the server announces";
+const NOTIFICATIONS: &str = "what was notified is not kept; unread counts come with /sync";
+
 /// Endpoints that are left out on purpose, and why.
-const ABSENT: &[(&str, &str, &str)] = &[];
+const ABSENT: &[(&str, &str, &str)] = &[
+    ("GET", "/_matrix/client/v1/admin/lock/{userId}", ADMINISTRATION),
+    ("PUT", "/_matrix/client/v1/admin/lock/{userId}", ADMINISTRATION),
+    ("GET", "/_matrix/client/v1/admin/suspend/{userId}", ADMINISTRATION),
+    ("PUT", "/_matrix/client/v1/admin/suspend/{userId}", ADMINISTRATION),
+    ("GET", "/_matrix/client/v3/admin/whois/{userId}", ADMINISTRATION),
+    ("POST", "/_matrix/client/v3/account/3pid", THIRD_PARTY_IDS),
+    ("POST", "/_matrix/client/v3/account/3pid/add", THIRD_PARTY_IDS),
+    ("POST", "/_matrix/client/v3/account/3pid/bind", THIRD_PARTY_IDS),
+    ("POST", "/_matrix/client/v3/account/3pid/delete", THIRD_PARTY_IDS),
+    ("POST", "/_matrix/client/v3/account/3pid/email/requestToken", THIRD_PARTY_IDS),
+    ("POST", "/_matrix/client/v3/account/3pid/msisdn/requestToken", THIRD_PARTY_IDS),
+    ("POST", "/_matrix/client/v3/account/3pid/unbind", THIRD_PARTY_IDS),
+    ("POST", "/_matrix/client/v3/account/password/email/requestToken", THIRD_PARTY_IDS),
+    ("POST", "/_matrix/client/v3/account/password/msisdn/requestToken", THIRD_PARTY_IDS),
+    ("POST", "/_matrix/client/v3/register/email/requestToken", THIRD_PARTY_IDS),
+    ("POST", "/_matrix/client/v3/register/msisdn/requestToken", THIRD_PARTY_IDS),
+    ("POST", "/_matrix/client/v1/appservice/{appserviceId}/ping", APPSERVICES),
+    ("PUT", "/_matrix/client/v3/directory/list/appservice/{networkId}/{roomId}", APPSERVICES),
+    ("GET", "/_matrix/client/v3/thirdparty/location", APPSERVICES),
+    ("GET", "/_matrix/client/v3/thirdparty/location/{protocol}", APPSERVICES),
+    ("GET", "/_matrix/client/v3/thirdparty/protocol/{protocol}", APPSERVICES),
+    ("GET", "/_matrix/client/v3/thirdparty/user", APPSERVICES),
+    ("GET", "/_matrix/client/v3/thirdparty/user/{protocol}", APPSERVICES),
+    ("GET", "/_matrix/client/v1/media/preview_url", PREVIEWS),
+    ("GET", "/_matrix/media/v3/preview_url", PREVIEWS),
+    ("GET", "/_matrix/client/v1/auth_metadata", SINGLE_SIGN_ON),
+    ("GET", "/_matrix/client/v3/login/sso/redirect", SINGLE_SIGN_ON),
+    ("GET", "/_matrix/client/v3/login/sso/redirect/{idpId}", SINGLE_SIGN_ON),
+    ("GET", "/_matrix/client/v3/events", DEPRECATED),
+    ("GET", "/_matrix/client/v3/events/{eventId}", DEPRECATED),
+    ("GET", "/_matrix/client/v3/initialSync", DEPRECATED),
+    ("GET", "/_matrix/client/v3/rooms/{roomId}/initialSync", DEPRECATED),
+    ("GET", "/_matrix/client/v1/mutual_rooms", LATER_VERSIONS),
+    ("GET", "/.well-known/matrix/policy_server", LATER_VERSIONS),
+    ("GET", "/_matrix/client/v3/notifications", NOTIFICATIONS),
+];
 
 /// What parameters are replaced by.
 fn filled_in(path: &str) -> String {

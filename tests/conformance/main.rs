@@ -4,13 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod account;
+mod creation;
 mod devices;
 mod discovery;
 mod endpoints;
 mod interactive;
 mod login;
+mod membership;
 mod operator;
 mod registration;
+mod sending;
+mod state;
 
 use postern_world::{Answer, Client, Method, PASSWORD, Server, enc, events_of, timeline};
 use serde_json::{Value, json};

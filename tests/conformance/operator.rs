@@ -50,8 +50,9 @@ fn a_server_that_is_asked_to_end_answers_who_waits_and_ends_well() {
 #[test]
 fn a_second_server_on_the_same_data_is_refused() {
     let server = Server::start(PROGRAM);
-    let output = server.run(&["doctor"]);
+    let output = server.run(&["serve"]);
     assert!(!output.status.success());
+    server.register("alice").get("v3/account/whoami").done();
 }
 
 #[test]
