@@ -12,9 +12,12 @@ mod interactive;
 mod login;
 mod membership;
 mod operator;
+mod paging;
 mod registration;
+mod relations;
 mod sending;
 mod state;
+mod syncing;
 
 use postern_world::{Answer, Client, Method, PASSWORD, Server, enc, events_of, timeline};
 use serde_json::{Value, json};
