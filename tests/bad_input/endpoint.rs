@@ -99,7 +99,6 @@ impl Endpoint {
         Self { params, ..self }
     }
 
-
     pub fn any_path(self) -> Self {
         Self { any_path: true, ..self }
     }

@@ -120,7 +120,9 @@ fn an_unknown_method_or_path_is_said_to_be_unknown() {
     let server = server();
     let scene = Scene::on(&server);
     let mut complaints = Vec::new();
-    for endpoint in table::endpoints() {
+    // What is beside Matrix has no Matrix errors.
+    let is_matrix = |endpoint: &Endpoint| !endpoint.path.starts_with("/_postern");
+    for endpoint in table::endpoints().into_iter().filter(is_matrix) {
         let case =
             Case { expected: Expected::Error(405, "M_UNRECOGNIZED"), ..wrong::right(&endpoint, &scene) };
         let answer = ask(&scene.alice, &Method::PATCH, &case).unwrap();

@@ -88,7 +88,13 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
     }
 }
 
-pub(crate) async fn read_body(request: Request, api: &Api) -> Result<Bytes, ApiError> {
+async fn read_body(request: Request, api: &Api) -> Result<Bytes, ApiError> {
+    // What is announced as too large is refused before it comes.
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let announced = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|announced| announced > api.config.limits.max_request_body_bytes) {
+        return Err(ApiError::too_large("the request is too large"));
+    }
     Bytes::from_request(request, api).await.map_err(|rejection| {
         if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
             ApiError::too_large("the request is too large")
