@@ -17,6 +17,7 @@ pub mod pdu;
 pub mod power;
 mod receipts;
 mod receive;
+mod relate;
 mod resolve;
 mod rooms;
 pub mod version;

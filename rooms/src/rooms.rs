@@ -421,6 +421,7 @@ impl Rooms {
                 (event, self.graph.applied())
             } else {
                 self.check_intent(room, &draft)?;
+                self.check_relation(room, sender, &draft)?;
                 let mut batch = self.batch(room)?;
                 if draft.event_type == "m.room.redaction"
                     && let Some(target) = &draft.redacts
