@@ -1,4 +1,4 @@
-.PHONY: run test bench lint fmt
+.PHONY: run test bench fuzz lint fmt
 
 # Start the server on http://localhost:8008. Arguments: make run ARGS="--config postern.toml"
 run:
@@ -11,6 +11,10 @@ test:
 # Measure against other servers.
 bench:
 	@bash bench/run.sh $(ARGS)
+
+# Run the fuzz targets, 30 seconds each. Arguments: make fuzz ARGS="600 pdu"
+fuzz:
+	@bash scripts/fuzz.sh $(ARGS)
 
 lint:
 	@bash scripts/cargo.sh clippy --workspace --all-targets -- -D warnings

@@ -25,6 +25,12 @@ pub(crate) struct EventFilter {
     pub(crate) unread_thread_notifications: bool,
     related_by_rel_types: Option<Vec<String>>,
     related_by_senders: Option<Vec<OwnedUserId>>,
+    /// MSC3874
+    #[serde(rename = "org.matrix.msc3874.rel_types")]
+    rel_types: Option<Vec<String>>,
+    /// MSC3874
+    #[serde(rename = "org.matrix.msc3874.not_rel_types")]
+    not_rel_types: Vec<String>,
 }
 
 /// What a client wants of rooms.
@@ -48,6 +54,15 @@ pub(crate) struct SyncFilter {
     pub(crate) account_data: EventFilter,
     pub(crate) presence: EventFilter,
     pub(crate) room: RoomFilter,
+}
+
+impl SyncFilter {
+    /// A filter from its JSON.
+    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        // Also what this server does not look at has to have the right type.
+        serde_json::from_str::<ruma::api::client::filter::FilterDefinition>(text)?;
+        serde_json::from_str(text)
+    }
 }
 
 impl RoomFilter {
@@ -89,6 +104,22 @@ impl EventFilter {
                 let content: Map<String, Value> = event.content_as().unwrap_or_default();
                 content.get("url").is_some_and(Value::is_string) == wanted
             })
+            && self.wants_relation(event)
+    }
+
+    fn wants_relation(&self, event: &Event) -> bool {
+        if self.rel_types.is_none() && self.not_rel_types.is_empty() {
+            return true;
+        }
+        let content: Map<String, Value> = event.content_as().unwrap_or_default();
+        let relation = content.get("m.relates_to").and_then(|relation| relation.get("rel_type"));
+        self.wants_rel_type(relation.and_then(Value::as_str))
+    }
+
+    /// Whether events that relate to another in this way, or to none, are wanted.
+    fn wants_rel_type(&self, rel_type: Option<&str>) -> bool {
+        let among = |types: &[String]| rel_type.is_some_and(|wanted| types.iter().any(|t| t == wanted));
+        !among(&self.not_rel_types) && self.rel_types.as_deref().is_none_or(among)
     }
 
     /// Whether an event has the relations asked for: others that relate to it in such a way, by such users.
@@ -153,5 +184,19 @@ mod tests {
         assert!(filter.wants_type("m.room.topic"));
         assert!(!filter.wants_type("m.room.member"));
         assert!(!filter.wants_type("m.reaction"));
+    }
+
+    #[test]
+    fn events_are_chosen_by_how_they_relate_to_another() {
+        let only: EventFilter =
+            serde_json::from_str(r#"{"org.matrix.msc3874.rel_types":["m.thread"]}"#).unwrap();
+        assert!(only.wants_rel_type(Some("m.thread")));
+        assert!(!only.wants_rel_type(Some("m.reference")));
+        assert!(!only.wants_rel_type(None));
+        let without: EventFilter =
+            serde_json::from_str(r#"{"org.matrix.msc3874.not_rel_types":["m.thread"]}"#).unwrap();
+        assert!(!without.wants_rel_type(Some("m.thread")));
+        assert!(without.wants_rel_type(Some("m.reference")));
+        assert!(without.wants_rel_type(None));
     }
 }

@@ -8,6 +8,8 @@ mod dehydrated;
 mod devices;
 mod discovery;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod http;
 mod key_backup;
 mod keys;

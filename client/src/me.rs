@@ -2,6 +2,7 @@
 
 use crate::{
     Api,
+    filter::SyncFilter,
     http::{Answer, ApiError, Body, Caller, JsonText, Params, done},
 };
 use axum::{
@@ -154,8 +155,7 @@ async fn add_filter(
 ) -> Answer {
     own(&session, &user)?;
     // A filter that cannot be used is refused now, not at every sync.
-    serde_json::from_str::<ruma::api::client::filter::FilterDefinition>(filter.get())
-        .map_err(|error| ApiError::bad_json(format!("not a filter: {error}")))?;
+    SyncFilter::parse(filter.get()).map_err(|error| ApiError::bad_json(format!("not a filter: {error}")))?;
     let id = api.users.add_filter(session.user, filter.get()).await?;
     Ok(Json(json!({ "filter_id": id })))
 }

@@ -218,6 +218,9 @@ async fn set_pusher(
     for name in ["app_display_name", "device_display_name", "lang"] {
         text(name)?;
     }
+    if !kind.is_string() {
+        return Err(ApiError::bad_json("kind is text or null"));
+    }
     if kind == "http" {
         let url =
             pusher.pointer("/data/url").and_then(Value::as_str).and_then(|url| url::Url::parse(url).ok());

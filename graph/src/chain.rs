@@ -16,6 +16,7 @@ use crate::{
     codec::Damaged,
     commit::Commit,
     error::Error,
+    event::EventLinks,
     ids::{ChainNum, EventNum, Root},
     intern::Kind,
     limits,
@@ -51,6 +52,8 @@ pub(crate) struct Unstored {
     events: BTreeMap<(ChainNum, u64), EventNum>,
     /// (chain, place, other chain) to (place there, rank of the place the link starts at).
     links: BTreeMap<(ChainNum, u64, ChainNum), (u64, u64)>,
+    /// Auth events of events whose [`Links`] are not stored yet.
+    auth: HashMap<EventNum, Vec<EventNum>>,
 }
 
 /// Links at the highest place of a chain, not above a given one, that has any.
@@ -206,6 +209,9 @@ impl<'a> Cover<'a> {
     }
 
     fn auth_of(&self, event: EventNum) -> Result<Vec<EventNum>, Error> {
+        if let Some(auth) = self.layers().find_map(|layer| layer.auth.get(&event)) {
+            return Ok(auth.clone());
+        }
         let links = self.graph.get::<Links>(&(event,))?;
         Ok(links.ok_or_else(|| Error::Missing(format!("the auth events of event {}", event.0)))?.auth)
     }
@@ -398,6 +404,29 @@ impl Graph {
         let added = cover.add(event, auth, Some(commit));
         commit.chains = cover.own;
         added.map(|_| ())
+    }
+
+    /// Stores the edges of `event`, and lets questions that see this commit know its auth events.
+    pub fn link(&self, commit: &mut Commit, event: EventNum, links: &EventLinks) {
+        commit.put::<Links>(&(event,), links);
+        commit.chains.auth.insert(event, links.auth.clone());
+    }
+
+    /// The rank of `event`: one more than the greatest rank of its auth events, 0 without any. Whatever is in an
+    /// event's auth chain has a lower rank. Sees what `commit` has added so far.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if the event, or one of its auth chain, is neither in the cover nor stored.
+    pub fn auth_rank_in(&self, commit: &Commit, event: EventNum) -> Result<u64, Error> {
+        Ok(Cover::new(self, Some(commit)).find(event)?.rank)
+    }
+
+    /// The auth events of `event`, seeing what `commit` has added so far.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if the event is not stored.
+    pub fn auth_events_in(&self, commit: &Commit, event: EventNum) -> Result<Vec<EventNum>, Error> {
+        Cover::new(self, Some(commit)).auth_of(event)
     }
 
     /// Whether `candidate` is in the auth chain of `of` (an event is not in its own).

@@ -41,6 +41,12 @@ pub enum Error {
         /// What RocksDB found.
         error: rocksdb::Error,
     },
+    /// Another process has it open.
+    #[error("the database in {path} is in use by another process")]
+    InUse {
+        /// Where.
+        path: PathBuf,
+    },
     /// The directory holds something that is not one of our databases.
     #[error("{path} is not a Postern database ({why}); nothing was changed")]
     NotOurs {
@@ -83,6 +89,10 @@ impl Error {
     pub(crate) fn opening(path: &Path, error: rocksdb::Error) -> Self {
         match error.kind() {
             rocksdb::ErrorKind::Corruption => Self::Corrupt { path: path.to_owned(), error },
+            // There is no kind of its own for this.
+            rocksdb::ErrorKind::IOError if error.as_ref().contains("lock file") => {
+                Self::InUse { path: path.to_owned() }
+            }
             _ => Self::RocksDb(error),
         }
     }

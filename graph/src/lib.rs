@@ -14,6 +14,8 @@ mod encodings;
 mod error;
 pub mod event;
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod ids;
 pub mod intern;
 pub mod limits;

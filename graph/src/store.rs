@@ -87,8 +87,8 @@ impl Graph {
     /// Opens the database, or creates it.
     ///
     /// # Errors
-    /// [`Error::Newer`], [`Error::NotOurs`] and [`Error::Corrupt`] before anything is written; [`Error::RocksDb`] if
-    /// it is in use by another process.
+    /// [`Error::Newer`], [`Error::NotOurs`] and [`Error::Corrupt`] before anything is written; [`Error::InUse`] if
+    /// another process has it open.
     pub fn open(settings: &Settings) -> Result<Arc<Self>, Error> {
         let fresh = check_directory(&settings.path)?;
         if !fresh {
@@ -96,11 +96,10 @@ impl Graph {
             drop(Self::for_reading(settings)?);
         }
         let cache = rocksdb::Cache::new_lru_cache(settings.block_cache);
-        let db = Arc::new(Db::open_cf_descriptors(
-            &tuning::database(true),
-            &settings.path,
-            tuning::families(&cache),
-        )?);
+        let families = tuning::families(&cache);
+        let db = Db::open_cf_descriptors(&tuning::database(true), &settings.path, families)
+            .map_err(|error| Error::opening(&settings.path, error))?;
+        let db = Arc::new(db);
         let mut graph = Self::over(db, &settings.path);
         graph.restore_counters()?;
         graph.sync_thread = Some(graph.start_sync_thread()?);

@@ -5,6 +5,8 @@
 //! memory, except to make a thumbnail of it.
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 mod pieces;
 mod render;

@@ -5,14 +5,12 @@
 
 use crate::{Error, Event, limits, rooms::Rooms, version::Version};
 use postern_graph::{
-    Commit, EventNum, NameKind, Pos, RoomNum, Seq, StateKeyNum, TypeNum, UserNum,
+    Commit, EventNum, NameKind, Pos, RoomNum, Root, Seq, StateKeyNum, TypeNum, UserNum,
     codec::Raw,
-    event::{EventLinks, EventRecord, MembershipKind, RoomHead},
+    event::{EventLinks, EventRecord, MembershipKind, RoomHead, flags},
     intern::state_key_name,
     log::LogEntry,
-    schema::{
-        Children, EventJson, EventRecords, EventTransactions, Heads, Links, StateAt, Timeline, Transactions,
-    },
+    schema::{Children, EventJson, EventRecords, EventTransactions, Heads, Timeline, Transactions},
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, RoomId, UserId,
@@ -24,7 +22,10 @@ use ruma::{
     },
 };
 use serde_json::value::RawValue;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Types of events that authorize others: the auth graph consists of these.
 const AUTHORIZING: [&str; 5] = [
@@ -106,10 +107,11 @@ pub(crate) struct Batch<'r> {
     pub(crate) version: Arc<Version>,
     pub(crate) head: RoomHead,
     pub(crate) added: HashMap<EventNum, Arc<Event>>,
+    ids: HashMap<OwnedEventId, EventNum>,
     /// Events whose stored form this batch changes (redactions): the cache must forget them.
     pub(crate) rewritten: Vec<EventNum>,
     order: Vec<EventNum>,
-    pub(crate) membership_overlay: HashMap<UserNum, MembershipKind>,
+    pub(crate) membership_overlay: HashMap<UserNum, Option<MembershipKind>>,
 }
 
 impl<'r> Batch<'r> {
@@ -129,6 +131,7 @@ impl<'r> Batch<'r> {
             version,
             head,
             added: HashMap::new(),
+            ids: HashMap::new(),
             rewritten: Vec::new(),
             order: Vec::new(),
             membership_overlay: HashMap::new(),
@@ -137,21 +140,7 @@ impl<'r> Batch<'r> {
 
     /// The current state at (type, state key), as the batch has left it.
     pub(crate) fn state(&self, event_type: &str, state_key: &str) -> Result<Option<Arc<Event>>, Error> {
-        let Some(key) =
-            self.rooms.graph.number(NameKind::StateKey, &state_key_name(event_type, state_key))?
-        else {
-            // Perhaps claimed by this batch only.
-            return Ok(self
-                .added
-                .values()
-                .filter(|event| {
-                    event.kind().to_string() == event_type && event.state_key() == Some(state_key)
-                })
-                .max_by_key(|event| event.num)
-                .cloned());
-        };
-        let num = self.rooms.graph.state_get_in(&self.commit, self.head.state, StateKeyNum(key))?;
-        num.map(|num| self.event(num)).transpose()
+        self.state_event_in(self.head.state, event_type, state_key)
     }
 
     pub(crate) fn event(&self, num: EventNum) -> Result<Arc<Event>, Error> {
@@ -161,8 +150,8 @@ impl<'r> Batch<'r> {
         }
     }
 
-    fn event_by_id(&self, id: &EventId) -> Option<Arc<Event>> {
-        if let Some(event) = self.added.values().find(|event| event.id == id) {
+    pub(crate) fn event_by_id(&self, id: &EventId) -> Option<Arc<Event>> {
+        if let Some(event) = self.ids.get(id).and_then(|num| self.added.get(num)) {
             return Some(event.clone());
         }
         self.rooms.event_by_id(id).ok().flatten()
@@ -172,7 +161,7 @@ impl<'r> Batch<'r> {
     pub(crate) fn add(&mut self, sender: &UserId, draft: &Draft) -> Result<Arc<Event>, Error> {
         let pdu = self.build(sender, draft)?;
         let (id, json) = self.seal(pdu)?;
-        let event = self.store(id, json, draft)?;
+        let event = self.store(id, json)?;
         if let Some(txn) = &draft.txn {
             let user = UserNum(self.rooms.graph.intern(NameKind::User, sender.as_str(), &mut self.commit)?);
             let key = (user, txn.device.clone(), txn.key());
@@ -295,89 +284,196 @@ impl<'r> Batch<'r> {
     }
 
     /// Authorizes a sealed event against the state of the room and adds it with everything that follows from it.
-    pub(crate) fn store(
-        &mut self,
-        id: OwnedEventId,
-        json: String,
-        draft: &Draft,
-    ) -> Result<Arc<Event>, Error> {
-        let num = EventNum(self.rooms.graph.intern(NameKind::Event, id.as_str(), &mut self.commit)?);
-        let slot = self.commit.take_seq();
-        let pos = Pos::at(slot);
+    pub(crate) fn store(&mut self, id: OwnedEventId, json: String) -> Result<Arc<Event>, Error> {
+        let event = self.met(id, json)?;
+        let links = self.links(&event)?;
+        self.authorize(&event)?;
+        let before = self.state_before(&links.prev)?;
+        if before != self.head.state {
+            // More ends than one event can follow on: others will look at what it does follow on.
+            self.allowed_in(before, &event).map_err(Error::forbidden)?;
+        }
+        self.place(event, links, before)
+    }
+
+    /// A sealed event with its names turned into numbers, as it enters the batch.
+    pub(crate) fn met(&mut self, id: OwnedEventId, json: String) -> Result<Event, Error> {
         let graph = &self.rooms.graph;
-        let state_key = match &draft.state_key {
-            Some(key) => Some(StateKeyNum(graph.intern(
-                NameKind::StateKey,
-                &state_key_name(&draft.event_type, key),
-                &mut self.commit,
-            )?)),
-            None => None,
-        };
-        let kind = TypeNum(graph.intern(NameKind::Type, &draft.event_type, &mut self.commit)?);
+        let num = EventNum(graph.intern(NameKind::Event, id.as_str(), &mut self.commit)?);
         let record = EventRecord {
             room: self.room,
-            pos,
-            depth: self.head.depth + 1,
+            pos: Pos::at(self.commit.take_seq()),
+            depth: 0,
             origin_ts: 0,
             sender: UserNum(0),
-            kind,
-            state_key,
+            kind: TypeNum(0),
+            state_key: None,
             flags: 0,
             redacted_by: None,
-            state_before: self.head.state,
-            state_after: self.head.state,
+            state_before: Root::EMPTY,
+            state_after: Root::EMPTY,
         };
         let mut event = Event::from_parts(num, id, self.room_id.clone(), record, json.into_boxed_str())?;
-        self.authorize(&event)?;
+        let kind = event.kind().to_string();
+        if let Some(state_key) = event.state_key() {
+            let name = state_key_name(&kind, state_key);
+            event.record.state_key =
+                Some(StateKeyNum(graph.intern(NameKind::StateKey, &name, &mut self.commit)?));
+        }
+        event.record.kind = TypeNum(graph.intern(NameKind::Type, &kind, &mut self.commit)?);
+        event.record.depth = event.depth();
         event.record.origin_ts = event.origin_server_ts();
         event.record.sender =
             UserNum(graph.intern(NameKind::User, event.sender().as_str(), &mut self.commit)?);
-
-        let links = EventLinks {
-            prev: event.prev_events().filter_map(|id| self.event_by_id(id)).map(|e| e.num).collect(),
-            auth: event.auth_events().filter_map(|id| self.event_by_id(id)).map(|e| e.num).collect(),
-        };
-        if let Some(key) = state_key {
-            self.head.state =
-                self.rooms.graph.state_set(&mut self.commit, self.head.state, key, Some(num))?;
-            event.record.state_after = self.head.state;
-            self.commit.put::<StateAt>(&(self.room, pos), &self.head.state);
-        }
-        for prev in &links.prev {
-            self.commit.put::<Children>(&(*prev, num), &());
-        }
-        if AUTHORIZING.contains(&draft.event_type.as_str()) {
-            graph.chain_add(&mut self.commit, num, &links.auth)?;
-        }
-        self.commit.put::<Links>(&(num,), &links);
-        self.commit.put::<EventJson>(&(num,), &Raw(event.json().as_bytes().to_vec()));
-        self.commit.put::<Timeline>(&(self.room, pos), &num);
-        self.commit.log(LogEntry::Event {
-            room: self.room,
-            event: num,
-            pos,
-            sender: event.record.sender,
-            state_key,
-        });
-        self.head.depth += 1;
-        self.head.extremities = vec![num];
-        self.head.latest = Some(pos);
-
-        let event = Arc::new(event);
-        self.added.insert(num, event.clone());
-        self.order.push(num);
-        self.apply_effects(&event)?;
         Ok(event)
     }
 
+    /// The edges of an event.
+    ///
+    /// # Errors
+    /// [`Error::MissingEvents`] if any end is not here.
+    pub(crate) fn links(&self, event: &Event) -> Result<EventLinks, Error> {
+        let mut missing = Vec::new();
+        let mut find = |id: &OwnedEventId| {
+            let found = self.event_by_id(id);
+            if found.is_none() {
+                missing.push(id.clone());
+            }
+            found.map(|event| event.num)
+        };
+        let links = EventLinks {
+            prev: event.prev_events().filter_map(&mut find).collect(),
+            auth: event.auth_events().filter_map(&mut find).collect(),
+        };
+        if missing.is_empty() { Ok(links) } else { Err(Error::MissingEvents(missing)) }
+    }
+
+    /// The state before an event that follows on `prev`: the resolution of the states after them.
+    pub(crate) fn state_before(&mut self, prev: &[EventNum]) -> Result<Root, Error> {
+        if prev.len() == self.head.extremities.len()
+            && prev.iter().all(|num| self.head.extremities.contains(num))
+        {
+            return Ok(self.head.state);
+        }
+        let mut roots = Vec::with_capacity(prev.len());
+        for num in prev {
+            roots.push(self.event(*num)?.record.state_after);
+        }
+        self.resolve(roots)
+    }
+
+    /// Adds an event whose authorization is decided (by its flags), with everything that follows from it.
+    pub(crate) fn place(
+        &mut self,
+        mut event: Event,
+        links: EventLinks,
+        before: Root,
+    ) -> Result<Arc<Event>, Error> {
+        event.record.state_before = before;
+        event.record.state_after = match event.record.state_key {
+            Some(key) if !event.record.has(flags::REJECTED) => {
+                self.rooms.graph.state_set(&mut self.commit, before, key, Some(event.num))?
+            }
+            _ => before,
+        };
+        let event = self.keep(event, &links)?;
+        if event.record.is_visible() {
+            self.commit.log(LogEntry::Event {
+                room: self.room,
+                event: event.num,
+                pos: event.record.pos,
+                sender: event.record.sender,
+                state_key: event.record.state_key,
+            });
+            self.extend_head(&event, &links.prev)?;
+            self.apply_effects(&event)?;
+        }
+        Ok(event)
+    }
+
+    /// Stores an event with its edges and its place in the timeline.
+    pub(crate) fn keep(&mut self, event: Event, links: &EventLinks) -> Result<Arc<Event>, Error> {
+        let (num, pos) = (event.num, event.record.pos);
+        for prev in &links.prev {
+            self.commit.put::<Children>(&(*prev, num), &());
+        }
+        if !event.record.has(flags::REJECTED) && AUTHORIZING.contains(&event.kind().to_string().as_str()) {
+            self.rooms.graph.chain_add(&mut self.commit, num, &links.auth)?;
+        }
+        self.rooms.graph.link(&mut self.commit, num, links);
+        self.commit.put::<EventJson>(&(num,), &Raw(event.json().as_bytes().to_vec()));
+        self.commit.put::<Timeline>(&(self.room, pos), &num);
+        self.head.depth = self.head.depth.max(event.record.depth);
+        self.head.latest = Some(pos);
+
+        let event = Arc::new(event);
+        self.ids.insert(event.id.clone(), num);
+        self.added.insert(num, event.clone());
+        self.order.push(num);
+        Ok(event)
+    }
+
+    /// The room now ends with `event` too, instead of what it follows on; its state is that of all its ends.
+    fn extend_head(&mut self, event: &Arc<Event>, prev: &[EventNum]) -> Result<(), Error> {
+        // What is not shown is no end of the room; whoever follows on it follows on what it follows on.
+        let mut covered: HashSet<EventNum> = HashSet::new();
+        let mut open = prev.to_vec();
+        while let Some(num) = open.pop() {
+            if covered.len() < limits::HIDDEN_WALK
+                && covered.insert(num)
+                && !self.event(num)?.record.is_visible()
+            {
+                open.extend(self.links(&*self.event(num)?)?.prev);
+            }
+        }
+        self.head.extremities.retain(|num| !covered.contains(num));
+        self.head.extremities.push(event.num);
+        let state = match self.head.extremities.as_slice() {
+            [_] => event.record.state_after,
+            several => {
+                let mut roots = Vec::with_capacity(several.len());
+                for num in several {
+                    roots.push(self.event(*num)?.record.state_after);
+                }
+                self.resolve(roots)?
+            }
+        };
+        self.move_state(state, event)
+    }
+
     fn authorize(&self, event: &Event) -> Result<(), Error> {
+        self.well_authorized(event).map_err(Error::forbidden)?;
+        self.allowed_in(self.head.state, event).map_err(Error::forbidden)
+    }
+
+    /// Whether the events an event names as authorizing it may be such.
+    pub(crate) fn well_authorized(&self, event: &Event) -> Result<(), String> {
         let rules = &self.version.rules.authorization;
         check_state_independent_auth_rules(rules, event, |id| self.event_by_id(id))
-            .map_err(Error::forbidden)?;
+    }
+
+    /// Whether the room's rules allow `event` by just the events it names.
+    pub(crate) fn allowed_by_named(&self, event: &Event) -> Result<(), String> {
+        let rules = &self.version.rules.authorization;
+        let mut named: Vec<Arc<Event>> = event.auth_events().filter_map(|id| self.event_by_id(id)).collect();
+        if rules.room_create_event_id_as_room_id {
+            named.extend(self.state("m.room.create", "").ok().flatten());
+        }
         check_state_dependent_auth_rules(rules, event, |event_type: &StateEventType, state_key: &str| {
-            self.state(&event_type.to_string(), state_key).ok().flatten()
+            let event_type = TimelineEventType::from(event_type.to_string());
+            named
+                .iter()
+                .find(|event| *event.kind() == event_type && event.state_key() == Some(state_key))
+                .cloned()
         })
-        .map_err(Error::forbidden)
+    }
+
+    /// Whether the room's rules allow `event` where the state is `root`; why not, if not.
+    pub(crate) fn allowed_in(&self, root: Root, event: &Event) -> Result<(), String> {
+        let rules = &self.version.rules.authorization;
+        check_state_dependent_auth_rules(rules, event, |event_type: &StateEventType, state_key: &str| {
+            self.state_event_in(root, &event_type.to_string(), state_key).ok().flatten()
+        })
     }
 
     /// Applies the batch. Visible to every reader on return; durable when [`postern_graph::Graph::durable_at`] says.

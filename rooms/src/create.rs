@@ -116,6 +116,9 @@ impl Rooms {
     ) -> Result<Batch<'_>, Error> {
         let rules = &version.rules.authorization;
         let mut content = creation_content.clone();
+        if rules.additional_room_creators {
+            check_creators(&content)?;
+        }
         content.insert("room_version".to_owned(), version.id.as_str().into());
         content.remove("creator");
         if !rules.use_room_create_sender {
@@ -149,7 +152,7 @@ impl Rooms {
         let room = RoomNum(self.graph.intern(NameKind::Room, room_id.as_str(), &mut commit)?);
         let mut batch = Batch::new(self, commit, room, room_id, version.clone(), RoomHead::default());
         let create = match sealed {
-            Some((id, json)) => batch.store(id, json, &draft)?,
+            Some((id, json)) => batch.store(id, json)?,
             None => batch.add(creator, &draft)?,
         };
         let record = RoomRecord {
@@ -260,6 +263,14 @@ impl Rooms {
 }
 
 /// In rooms of version 12 those invited to a trusted private chat become creators; others are named by the client.
+/// The creators that the client names have to be users' ids.
+fn check_creators(content: &Map<String, Value>) -> Result<(), Error> {
+    let Some(named) = content.get("additional_creators") else { return Ok(()) };
+    serde_json::from_value::<Vec<OwnedUserId>>(named.clone())
+        .map(|_| ())
+        .map_err(|error| Error::BadJson(format!("additional_creators is a list of users' ids: {error}")))
+}
+
 fn additional(request: &CreateRoom, version: &Version) -> Vec<OwnedUserId> {
     if request.preset == Preset::TrustedPrivateChat && version.rules.authorization.additional_room_creators {
         let named = request.creation_content.get("additional_creators").and_then(Value::as_array);

@@ -6,13 +6,13 @@ use crate::{
     power::{Action, PowerLevels},
 };
 use postern_graph::{
-    EventNum, NameKind, UserNum,
+    EventNum, NameKind, Pos, Root, UserNum,
     codec::Raw,
     event::{Membership, MembershipKind},
     log::LogEntry,
     schema::{
         CurrentState, EventJson, EventOriginals, EventRecords, Forgotten, Members, Memberships,
-        PendingRedactions, Relations, ThreadTips, Threads,
+        PendingRedactions, Relations, StateAt, ThreadTips, Threads,
     },
 };
 use ruma::{
@@ -45,16 +45,38 @@ impl Relation {
 }
 
 impl Batch<'_> {
-    pub(crate) fn apply_effects(&mut self, event: &Arc<Event>) -> Result<(), Error> {
-        if let Some(state_key) = event.state_key() {
-            let kind = event.kind().to_string();
-            self.commit.put::<CurrentState>(&(self.room, kind, state_key.to_owned()), &event.num);
+    /// The current state becomes `to`, because of `cause`: in the flat form, in memberships, in what was when.
+    pub(crate) fn move_state(&mut self, to: Root, cause: &Arc<Event>) -> Result<(), Error> {
+        let from = std::mem::replace(&mut self.head.state, to);
+        if from == to {
+            return Ok(());
+        }
+        let pos = cause.record.pos;
+        self.commit.put::<StateAt>(&(self.room, pos), &to);
+        let changes = self.rooms.graph.state_diff_in(&self.commit, from, to)?;
+        if changes.iter().any(|change| change.after != Some(cause.num)) {
+            self.commit.log(LogEntry::RoomState { room: self.room });
+        }
+        for change in changes {
+            let Some(num) = change.after.or(change.before) else { continue };
+            let event = self.event(num)?;
+            let Some(state_key) = event.state_key() else { continue };
+            let key = (self.room, event.kind().to_string(), state_key.to_owned());
+            match change.after {
+                Some(num) => self.commit.put::<CurrentState>(&key, &num),
+                None => self.commit.delete::<CurrentState>(&key),
+            }
             if *event.kind() == TimelineEventType::RoomMember
                 && let Ok(user) = <&UserId>::try_from(state_key)
             {
-                self.membership_changed(user, event)?;
+                self.membership_changed(user, change.after.map(|_| &*event), pos)?;
             }
         }
+        Ok(())
+    }
+
+    /// What follows from an event that is shown, beside its being state.
+    pub(crate) fn apply_effects(&mut self, event: &Arc<Event>) -> Result<(), Error> {
         self.relate(event)?;
         if *event.kind() == TimelineEventType::RoomRedaction {
             self.redaction(event)?;
@@ -62,29 +84,37 @@ impl Batch<'_> {
         let pending = (self.room, event.id.to_string());
         if let Some(by) = self.rooms.graph.get::<PendingRedactions>(&pending)? {
             self.commit.delete::<PendingRedactions>(&pending);
-            self.redact(event, by)?;
+            let by = self.event(by)?;
+            if self.may_redact(by.sender(), event)? {
+                self.redact(event, by.num)?;
+            }
         }
         Ok(())
     }
 
-    fn membership_changed(&mut self, user: &UserId, event: &Event) -> Result<(), Error> {
-        let Some(kind) = event.membership() else { return Ok(()) };
+    /// `event` is now what says of `user`'s membership, or nothing is.
+    fn membership_changed(&mut self, user: &UserId, event: Option<&Event>, since: Pos) -> Result<(), Error> {
         let num = UserNum(self.rooms.graph.intern(NameKind::User, user.as_str(), &mut self.commit)?);
         let before = match self.membership_overlay.get(&num) {
-            Some(kind) => Some(*kind),
+            Some(kind) => *kind,
             None => self.rooms.member(self.room, num)?.map(|membership| membership.kind),
         };
+        let now = event.and_then(|event| Some((event, event.membership()?)));
         if let Some(before) = before {
             self.commit.delete::<Members>(&(self.room, before as u8, num));
         }
-        self.commit.put::<Members>(&(self.room, kind as u8, num), &event.num);
-        let membership =
-            Membership { kind, event: event.num, since: event.record.pos, sender: event.record.sender };
-        self.commit.put::<Memberships>(&(num, self.room), &membership);
-        if matches!(kind, MembershipKind::Join | MembershipKind::Invite | MembershipKind::Knock) {
-            self.commit.delete::<Forgotten>(&(num, self.room));
+        match now {
+            Some((event, kind)) => {
+                self.commit.put::<Members>(&(self.room, kind as u8, num), &event.num);
+                let membership = Membership { kind, event: event.num, since, sender: event.record.sender };
+                self.commit.put::<Memberships>(&(num, self.room), &membership);
+                if matches!(kind, MembershipKind::Join | MembershipKind::Invite | MembershipKind::Knock) {
+                    self.commit.delete::<Forgotten>(&(num, self.room));
+                }
+            }
+            None => self.commit.delete::<Memberships>(&(num, self.room)),
         }
-        self.membership_overlay.insert(num, kind);
+        self.membership_overlay.insert(num, now.map(|(_, kind)| kind));
         self.commit.log(LogEntry::Membership { user: num, room: self.room });
         Ok(())
     }
@@ -136,7 +166,13 @@ impl Batch<'_> {
     }
 
     pub(crate) fn may_redact(&self, sender: &UserId, target: &Event) -> Result<bool, Error> {
-        Ok(target.sender() == sender || self.power_levels()?.may(sender, Action::Redact))
+        let same = if self.rooms.is_local(sender) {
+            target.sender() == sender
+        } else {
+            // Another server answers for its users, and its events are told apart by server only.
+            target.sender().server_name() == sender.server_name()
+        };
+        Ok(same || self.power_levels()?.may(sender, Action::Redact))
     }
 
     fn redact(&mut self, target: &Event, by: EventNum) -> Result<(), Error> {

@@ -30,12 +30,27 @@ pub enum Error {
     /// The alias does not point where it is said to.
     #[error("{0}")]
     BadAlias(String),
+    /// The same annotation of the same event, a second time.
+    #[error("you have said this about this event already")]
+    DuplicateAnnotation,
+    /// A relation that may not be made.
+    #[error("{0}")]
+    BadRelation(String),
     /// The operation makes no sense in the present state (unbanning who is not banned).
     #[error("{0}")]
     BadState(String),
     /// The server's own keys or signatures failed.
     #[error("the event could not be signed: {0}")]
     Signing(String),
+    /// The state of a forked room could not be resolved within the bounds.
+    #[error("the state of the room cannot be resolved: {0}")]
+    Unresolvable(String),
+    /// A PDU from elsewhere names events that are not here, as previous or as authorizing ones.
+    #[error("{} events are missing, among them {}", .0.len(), .0.first().map_or("none", |id| id.as_str()))]
+    MissingEvents(Vec<ruma::OwnedEventId>),
+    /// A PDU from elsewhere fails the checks of its signatures or hashes.
+    #[error("{0}")]
+    Unverified(String),
     /// The store failed.
     #[error(transparent)]
     Graph(#[from] postern_graph::Error),

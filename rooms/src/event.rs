@@ -35,6 +35,8 @@ struct Fields {
     room_id: Option<OwnedRoomId>,
     sender: OwnedUserId,
     origin_server_ts: UInt,
+    #[serde(default)]
+    depth: UInt,
     #[serde(rename = "type")]
     kind: TimelineEventType,
     state_key: Option<String>,
@@ -64,6 +66,9 @@ impl Reference {
 
 impl Event {
     /// An event from its stored parts.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] if the JSON is no PDU.
     pub(crate) fn from_parts(
         num: EventNum,
         id: OwnedEventId,
@@ -134,6 +139,20 @@ impl Event {
     #[must_use]
     pub fn origin_server_ts(&self) -> u64 {
         self.fields.origin_server_ts.into()
+    }
+
+    /// How deep in the graph its server says it is.
+    #[must_use]
+    pub fn depth(&self) -> u64 {
+        self.fields.depth.into()
+    }
+
+    /// Whether it says that it belongs to `room`; a create event whose hash is the room's id need not.
+    pub(crate) fn says_room(&self, room: &RoomId) -> bool {
+        match &self.fields.room_id {
+            Some(said) => said == room,
+            None => self.fields.kind == TimelineEventType::RoomCreate,
+        }
     }
 
     /// The events before it.

@@ -12,6 +12,8 @@ pub const EVENTS_IN_MEMORY: usize = 4_000;
 pub const LANES_IN_MEMORY: usize = 4_096;
 /// Events looked at for one walk through the auth graph.
 pub const AUTH_WALK: usize = 100_000;
+/// Events not shown (rejected, soft-failed) that are walked through to find which ends of a room a new event follows on.
+pub const HIDDEN_WALK: usize = 1_000;
 /// Public rooms looked at for one listing.
 pub const PUBLIC_ROOMS: usize = 10_000;
 /// Rooms visited for one request for a hierarchy.

@@ -58,6 +58,20 @@ impl PowerLevels {
         Ok(Self { version: version.clone(), creators, event, users })
     }
 
+    /// Creators stand above all power levels since room version 12, and have none.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] if one of the users whose level is to be set is such a creator.
+    pub(crate) fn check_named<'a>(&self, mut users: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        if !self.version.rules.authorization.explicitly_privilege_room_creators {
+            return Ok(());
+        }
+        match users.find(|user| self.creators.iter().any(|creator| creator == user)) {
+            Some(user) => Err(Error::BadJson(format!("{user} created the room and has no power level"))),
+            None => Ok(()),
+        }
+    }
+
     fn field(&self, field: RoomPowerLevelsIntField) -> i64 {
         let rules = &self.version.rules.authorization;
         match &self.event {

@@ -179,3 +179,43 @@ async fn an_upgraded_room_points_to_its_successor() {
         assert_eq!(content["predecessor"]["room_id"], old.as_str());
     }
 }
+
+#[tokio::test]
+async fn a_second_create_event_is_the_clients_mistake() {
+    let server = server();
+    let rooms = &server.rooms;
+    for version in SUPPORTED {
+        let room = public(rooms, version).await;
+        let again =
+            Draft::state("m.room.create", "", &json!({ "room_version": version, "more": 1 })).unwrap();
+        assert!(
+            matches!(rooms.send(alice(), &room, again).await, Err(Error::BadState(_))),
+            "version {version}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn since_version_12_creators_have_no_power_level() {
+    let server = server();
+    let rooms = &server.rooms;
+    let levels = Draft::state("m.room.power_levels", "", &json!({ "users": { "@alice:h": 100 } })).unwrap();
+    let old = public(rooms, "11").await;
+    rooms.send(alice(), &old, levels.clone()).await.unwrap();
+    let new = public(rooms, "12").await;
+    assert!(matches!(rooms.send(alice(), &new, levels).await, Err(Error::BadJson(_))));
+}
+
+#[tokio::test]
+async fn additional_creators_are_a_list_of_users() {
+    let server = server();
+    for wrong in [json!("@bob:h"), json!([42]), json!(["bob"]), json!(["@bob:not a server"])] {
+        let request = CreateRoom {
+            version: Some("12".to_owned()),
+            creation_content: serde_json::from_value(json!({ "additional_creators": wrong })).unwrap(),
+            ..CreateRoom::default()
+        };
+        let made = server.rooms.create(alice(), request).await;
+        assert!(matches!(made, Err(Error::BadJson(_))), "{wrong}");
+    }
+}

@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Starts a homeserver for Complement: NAME SERVER_NAME CLIENT_PORT FED_PORT DATA_DIR CA_CERT CA_KEY.
-# Runs the program named by POSTERN_BIN, else a release build.
+# Runs the program named by POSTERN_BIN, else the release build, which lies where scripts/prepare.sh has it built.
 set -euo pipefail
 server_name=$2 client_port=$3 data_dir=$5
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-bin=${POSTERN_BIN:-${CARGO_TARGET_DIR:-$here/../../target}/release/postern}
+target=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/postern/target}
+bin=${POSTERN_BIN:-$target/release/postern}
+if [ ! -x "$bin" ]; then
+  echo "there is no program at $bin: build it with scripts/cargo.sh build --release, or name one in POSTERN_BIN" >&2
+  exit 1
+fi
 
 cat >"$data_dir/postern.toml" <<CONF
 [server]
@@ -23,6 +27,7 @@ guests = true
 shared_secret = "$HS_REGISTRATION_SHARED_SECRET"
 
 [passwords]
+min_length = 6
 argon2_memory_kibibytes = 8
 argon2_iterations = 1
 

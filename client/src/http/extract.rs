@@ -1,13 +1,16 @@
 //! What handlers ask of a request: who calls, and path, query and body as types.
 
-use crate::{Api, http::ApiError};
+use crate::{
+    Api,
+    http::{ApiError, strict::Strict},
+};
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request, rejection::PathRejection},
     http::{header, request::Parts},
 };
 use postern_users::Session;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::sync::Arc;
 
 /// Who calls: an access token is required.
@@ -80,11 +83,18 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
         let bytes = read_body(request, api).await?;
         // Clients send nothing where all is optional.
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+        check_object(bytes)?;
         parse_json(bytes).map(Self)
     }
 }
 
-pub(crate) async fn read_body(request: Request, api: &Api) -> Result<Bytes, ApiError> {
+async fn read_body(request: Request, api: &Api) -> Result<Bytes, ApiError> {
+    // What is announced as too large is refused before it comes.
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let announced = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|announced| announced > api.config.limits.max_request_body_bytes) {
+        return Err(ApiError::too_large("the request is too large"));
+    }
     Bytes::from_request(request, api).await.map_err(|rejection| {
         if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
             ApiError::too_large("the request is too large")
@@ -94,9 +104,18 @@ pub(crate) async fn read_body(request: Request, api: &Api) -> Result<Bytes, ApiE
     })
 }
 
-/// Strict JSON to a type.
-pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    // Text that the type passes over would not be looked at otherwise.
+/// Checks that a body is a JSON object that means one thing only.
+fn check_object(bytes: &[u8]) -> Result<(), ApiError> {
+    let _: Strict = parse_json(bytes)?;
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::bad_json("the body is not a JSON object"));
+    }
+    Ok(())
+}
+
+/// JSON to a type.
+fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
+    // Said first, and of all of it: a parser may pass over text that is not wanted.
     if std::str::from_utf8(bytes).is_err() {
         return Err(ApiError::not_json("the body is not UTF-8"));
     }
@@ -119,13 +138,8 @@ impl FromRequest<Api> for JsonText {
     async fn from_request(request: Request, api: &Api) -> Result<Self, ApiError> {
         let bytes = read_body(request, api).await?;
         let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
-        let text: Box<serde_json::value::RawValue> = parse_json(bytes)?;
-        if !text.get().starts_with('{') {
-            return Err(ApiError::bad_json("the body is not a JSON object"));
-        }
-        // RawValue checks syntax only; depth and text are checked by reading it.
-        let _: serde_json::Map<String, serde_json::Value> = parse_json(text.get().as_bytes())?;
-        Ok(Self(text))
+        check_object(bytes)?;
+        parse_json(bytes).map(Self)
     }
 }
 

@@ -3,6 +3,7 @@
 mod error;
 pub(crate) mod extract;
 mod limiter;
+mod strict;
 
 pub use error::ApiError;
 pub use extract::{Body, Caller, JsonText, MaybeCaller, Params, PeerAddress, Query};

@@ -15,7 +15,10 @@ use postern_rooms::{Draft, view::Format};
 use postern_users::Session;
 use ruma::{OwnedRoomId, RoomAliasId, RoomId};
 use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{
+    Map, Value, json,
+    value::{RawValue, to_raw_value},
+};
 
 pub fn routes() -> Router<Api> {
     let mut router = Router::new();
@@ -124,9 +127,22 @@ async fn write(
     if event_type == "m.room.canonical_alias" && state_key.is_empty() {
         check_aliases(api, room, &content)?;
     }
+    let content = if event_type == "m.room.member" { without_authorizer(content)? } else { content };
     let draft = Draft { state_key: Some(state_key), ..Draft::message(event_type, content) };
     let event = api.rooms.send(&session.user_id, room, draft).await?;
     Ok(Json(json!({ "event_id": event })))
+}
+
+/// Who lets a user into a restricted room is decided by the server; what a client says of it is left out.
+fn without_authorizer(content: Box<RawValue>) -> Result<Box<RawValue>, ApiError> {
+    const AUTHORIZER: &str = "join_authorised_via_users_server";
+    if !content.get().contains(AUTHORIZER) {
+        return Ok(content);
+    }
+    let mut member: Map<String, Value> =
+        serde_json::from_str(content.get()).map_err(|error| ApiError::bad_json(error.to_string()))?;
+    member.remove(AUTHORIZER);
+    to_raw_value(&member).map_err(|error| ApiError::internal(&error))
 }
 
 /// Aliases newly named in a canonical alias event have to point to the room.
@@ -169,4 +185,17 @@ fn check_aliases(api: &Api, room_id: &RoomId, content: &RawValue) -> Result<(), 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_does_not_say_who_lets_it_into_a_restricted_room() {
+        let said = r#"{"membership":"join","join_authorised_via_users_server":"unused","displayname":"B"}"#;
+        let kept = without_authorizer(RawValue::from_string(said.to_owned()).unwrap()).unwrap();
+        let kept: Value = serde_json::from_str(kept.get()).unwrap();
+        assert_eq!(kept, json!({ "membership": "join", "displayname": "B" }));
+    }
 }

@@ -16,6 +16,8 @@ pub(crate) use devices::shares_room;
 pub use lazy::Lazy;
 pub(crate) use room::Comings;
 pub use sliding::Connections;
+#[cfg(any(test, fuzzing))]
+pub(crate) use sliding::Position;
 pub(crate) use token::SyncToken;
 pub use typing::Typing;
 pub use unread::Unread;

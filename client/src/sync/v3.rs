@@ -97,7 +97,9 @@ async fn sync(
     let filter = read_filter(&api, &session, request.filter.as_deref())?;
     let since: Option<SyncToken> = match request.since.as_deref() {
         None | Some("") => None,
-        Some(token) => Some(token.parse()?),
+        // Of a time that never was, for a server restored from a backup: its client begins anew, or it would hear of
+        // nothing until that time comes.
+        Some(token) => Some(token.parse()?).filter(|since: &SyncToken| since.log <= api.graph.durable()),
     };
     presence::seen(&api, &session, request.set_presence.as_deref()).await?;
     if let Some(since) = since {
@@ -141,7 +143,7 @@ pub(crate) fn read_filter(
             .filter(session.user, id)?
             .ok_or_else(|| ApiError::invalid_param("there is no such filter"))?,
     };
-    serde_json::from_str(&text)
+    SyncFilter::parse(&text)
         .map_err(|error| ApiError::invalid_param(format!("the filter cannot be read: {error}")))
 }
 
@@ -157,8 +159,7 @@ impl Task<'_> {
     fn answer(&self) -> Result<Response, ApiError> {
         let api = self.api;
         let typing = api.typing.now();
-        let durable = api.graph.durable();
-        let up_to = self.since.map_or(durable, |since| since.log.max(durable));
+        let up_to = api.graph.durable();
         let viewer = viewer(self.session);
         let rooms: HashMap<RoomNum, Membership> =
             api.rooms.rooms_of(self.session.user)?.into_iter().collect();

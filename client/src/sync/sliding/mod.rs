@@ -19,7 +19,8 @@ use crate::{
     sync::{SyncToken, changes::changes, room::Asked},
 };
 use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
-use connection::{Connection, Position};
+use connection::Connection;
+pub(crate) use connection::Position;
 use postern_graph::{RoomNum, event::Membership};
 use postern_users::Session;
 use serde::{Deserialize, Serialize};
