@@ -59,7 +59,9 @@ async fn replies_show_in_their_thread_and_the_root_sums_it_up() {
     let server = Server::start();
     let (_ana, hers, _ben, his) = two_in_a_room(&server).await;
     let root = hers.says("shall we?").await;
-    his.sees_texts(&["shall we?"]).await;
+    for view in [&hers, &his] {
+        view.sees_texts(&["shall we?"]).await;
+    }
     let mut reply = RoomMessageEventContent::text_plain("yes");
     reply.relates_to = Some(Relation::Thread(Thread::plain(root.clone(), root.clone())));
     his.room.send(reply).await.unwrap();
@@ -114,11 +116,10 @@ async fn both_go_on_by_themselves_after_the_server_was_killed() {
     hers.says("before").await;
     his.sees_texts(&["before"]).await;
     server.kill_and_start();
-    // The server has forgotten the position of the connection, and the SDK begins a new one.
     until("a message sent", async || hers.room.send(RoomMessageEventContent::text_plain("after")).await.ok())
         .await;
     for view in [&his, &hers] {
-        view.sees_texts(&["before", "after"]).await;
+        view.scrolls_up_to(&["before", "after"]).await;
     }
     his.says("still here").await;
     hers.sees_texts(&["before", "after", "still here"]).await;
