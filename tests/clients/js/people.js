@@ -4,7 +4,6 @@ import "./runtime.js";
 import assert from "node:assert/strict";
 import * as sdk from "matrix-js-sdk";
 import { CryptoEvent } from "matrix-js-sdk/lib/crypto-api/CryptoEvent.js";
-import { logger } from "matrix-js-sdk/lib/logger.js";
 
 const PASSWORD = "correct horse battery staple";
 // Far more than anything takes; it only bounds a test that fails.
@@ -12,9 +11,9 @@ const PATIENCE_MS = 30_000;
 const POLL_MS = 20;
 
 // The SDK tells much; what went wrong is in the failed assertion.
-logger.setLevel("silent");
-const silent = () => {};
-const quiet = { trace: silent, debug: silent, info: silent, warn: silent, error: silent, getChild: () => quiet };
+if (!process.env.POSTERN_CLIENT_LOG) {
+    for (const level of ["trace", "debug", "info", "warn", "error"]) console[level] = () => {};
+}
 
 let numbers = 0;
 
@@ -35,7 +34,7 @@ export class Person {
     static async registers(server, name) {
         // Tests share a server, so that names have numbers.
         const username = `${name}${++numbers}`;
-        const anyone = sdk.createClient({ baseUrl: server.url, logger: quiet });
+        const anyone = sdk.createClient({ baseUrl: server.url });
         const begin = anyone.registerRequest({ username, password: PASSWORD });
         const asked = await begin.then(() => assert.fail("no token was asked for"), (error) => error);
         assert.equal(asked.httpStatus, 401);
@@ -54,7 +53,7 @@ export class Person {
 
     /** Another device of the same person, by password. */
     async logsInElsewhere() {
-        const anyone = sdk.createClient({ baseUrl: this.server.url, logger: quiet });
+        const anyone = sdk.createClient({ baseUrl: this.server.url });
         const account = await anyone.loginRequest({
             type: "m.login.password",
             identifier: { type: "m.id.user", user: this.username },
@@ -71,7 +70,6 @@ export class Person {
         person.verificationRequests = [];
         person.client = sdk.createClient({
             baseUrl: server.url,
-            logger: quiet,
             userId: account.user_id,
             deviceId: account.device_id,
             accessToken: account.access_token,
