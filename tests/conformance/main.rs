@@ -6,13 +6,17 @@
 mod account;
 mod creation;
 mod devices;
+mod directory;
 mod discovery;
 mod endpoints;
+mod ephemeral;
 mod interactive;
 mod login;
 mod membership;
 mod operator;
 mod paging;
+mod personal;
+mod profiles;
 mod registration;
 mod relations;
 mod sending;
