@@ -30,6 +30,12 @@ pub enum Error {
     /// The alias does not point where it is said to.
     #[error("{0}")]
     BadAlias(String),
+    /// The same annotation of the same event, a second time.
+    #[error("you have said this about this event already")]
+    DuplicateAnnotation,
+    /// A relation that may not be made.
+    #[error("{0}")]
+    BadRelation(String),
     /// The operation makes no sense in the present state (unbanning who is not banned).
     #[error("{0}")]
     BadState(String),

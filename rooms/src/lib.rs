@@ -16,6 +16,7 @@ mod membership;
 pub mod pdu;
 pub mod power;
 mod receipts;
+mod relate;
 mod rooms;
 pub mod version;
 pub mod view;

@@ -419,6 +419,7 @@ impl Rooms {
             } else if let Some(event) = self.unchanged_state(room, sender, &draft)? {
                 (event, self.graph.applied())
             } else {
+                self.check_relation(room, sender, &draft)?;
                 let mut batch = self.batch(room)?;
                 if draft.event_type == "m.room.redaction"
                     && let Some(target) = &draft.redacts

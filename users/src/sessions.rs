@@ -71,7 +71,8 @@ struct StoredAccess {
 struct StoredRefresh {
     user: UserNum,
     device: String,
-    /// Set once it was used: it works until its successor is used, so that a lost answer costs no session.
+    /// Set once it was used: it works until its successor, or the access token that came with that, is used, so
+    /// that a lost answer costs no session.
     replaced_by: Option<TokenHash>,
 }
 
@@ -408,7 +409,28 @@ impl Users {
         record.last_seen_ip = ip.or(record.last_seen_ip);
         let mut commit = self.graph.begin();
         commit.put::<Devices>(&(session.user, session.device_id.clone()), &Json(to_value(&record)?));
+        if last == 0 {
+            self.drop_replaced(&mut commit, session)?;
+        }
         self.graph.commit(commit)?;
+        Ok(())
+    }
+
+    /// With the first use of an access token it is known that the answer to the refresh arrived: the refresh token it
+    /// was got with is spent (specification: refreshing access tokens).
+    fn drop_replaced(&self, commit: &mut Commit, session: &Session) -> Result<(), Error> {
+        let device = (session.user, session.device_id.clone());
+        for entry in self.graph.scan::<DeviceTokens, _>(&device).iter() {
+            let ((user, device, token), kind) = entry?;
+            if kind == 0 {
+                continue;
+            }
+            let Some(Json(value)) = self.graph.get::<RefreshTokens>(&(token,))? else { continue };
+            if from_value::<StoredRefresh>(value)?.replaced_by.is_some() {
+                commit.delete::<RefreshTokens>(&(token,));
+                commit.delete::<DeviceTokens>(&(user, device, token));
+            }
+        }
         Ok(())
     }
 }

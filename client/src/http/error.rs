@@ -149,6 +149,8 @@ impl From<postern_rooms::Error> for ApiError {
             E::AliasInUse(_) => bad("M_ROOM_IN_USE"),
             E::BadAlias(_) => bad("M_BAD_ALIAS"),
             E::BadState(_) => bad("M_BAD_STATE"),
+            E::DuplicateAnnotation => bad("M_DUPLICATE_ANNOTATION"),
+            E::BadRelation(_) => bad("M_UNKNOWN"),
             E::Signing(_) | E::Graph(_) => Self::internal(&text),
         }
     }

@@ -252,8 +252,9 @@ async fn joined_members(
         let content: Map<String, Value> = event.content_as().unwrap_or_default();
         let mut about = Map::new();
         for (theirs, ours) in [("displayname", "display_name"), ("avatar_url", "avatar_url")] {
-            let value = content.get(theirs).filter(|value| value.is_string());
-            about.insert(ours.to_owned(), value.cloned().unwrap_or_default());
+            if let Some(value) = content.get(theirs).filter(|value| value.is_string()) {
+                about.insert(ours.to_owned(), value.clone());
+            }
         }
         joined.insert(event.state_key().unwrap_or_default().to_owned(), Value::Object(about));
     }

@@ -22,8 +22,9 @@ pub fn routes() -> Router<Api> {
     router
 }
 
-fn txn(session: &Session, endpoint: &str, room: &ruma::RoomId, id: String) -> Txn {
-    Txn { device: session.device_id.clone(), scope: format!("{endpoint} {room}"), id }
+/// A transaction id means the same request only where the whole path is the same: `about` is the rest of it.
+fn txn(session: &Session, endpoint: &str, room: &ruma::RoomId, about: &str, id: String) -> Txn {
+    Txn { device: session.device_id.clone(), scope: format!("{endpoint} {room} {about}"), id }
 }
 
 async fn send(
@@ -34,7 +35,8 @@ async fn send(
 ) -> Answer {
     api.limiter.check(Class::Message, session.user_id.as_str())?;
     room_num(&api, &room)?;
-    let draft = Draft { txn: Some(txn(&session, "send", &room, id)), ..Draft::message(event_type, content) };
+    let txn = txn(&session, "send", &room, &event_type, id);
+    let draft = Draft { txn: Some(txn), ..Draft::message(event_type, content) };
     let event = api.rooms.send(&session.user_id, &room, draft).await?;
     Ok(Json(json!({ "event_id": event })))
 }
@@ -49,11 +51,8 @@ async fn redact(
     room_num(&api, &room)?;
     let content = serde_json::value::to_raw_value(&content)
         .map_err(|error| crate::http::ApiError::bad_json(error.to_string()))?;
-    let draft = Draft {
-        redacts: Some(event),
-        txn: Some(txn(&session, "redact", &room, id)),
-        ..Draft::message("m.room.redaction", content)
-    };
+    let txn = txn(&session, "redact", &room, event.as_str(), id);
+    let draft = Draft { redacts: Some(event), txn: Some(txn), ..Draft::message("m.room.redaction", content) };
     let event = api.rooms.send(&session.user_id, &room, draft).await?;
     Ok(Json(json!({ "event_id": event })))
 }

@@ -38,6 +38,7 @@ impl Keeper {
         KEEPER.get_or_init(Self::start)
     }
 
+    #[allow(clippy::zombie_processes, reason = "it outlives this program, as it must")]
     fn start() -> Self {
         let root = tempfile::Builder::new().prefix("postern-world-").tempdir().unwrap().keep();
         let mut shell = Command::new("sh")
