@@ -9,9 +9,9 @@ use postern_graph::{
 use ruma::{OwnedRoomAliasId, RoomAliasId, RoomId, UserId};
 use serde::Serialize;
 
-/// What a directory or a space says about a room.
+/// What the directory of public rooms says about a room.
 #[derive(Debug, Clone, Serialize)]
-pub struct Summary {
+pub struct Listing {
     /// Its id.
     pub room_id: String,
     /// Its name.
@@ -37,6 +37,15 @@ pub struct Summary {
     pub room_type: Option<String>,
     /// Whether anyone may read it.
     pub world_readable: bool,
+}
+
+/// What a space or a summary says about a room: more than the directory may, whose entries some clients take only as they
+/// are specified.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// What the directory says, too.
+    #[serde(flatten)]
+    pub listing: Listing,
     /// Its encryption algorithm.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption: Option<String>,
@@ -162,24 +171,24 @@ impl Rooms {
     }
 
     /// The public rooms that match, the largest first.
-    pub fn public_rooms(&self, query: &PublicRooms) -> Result<Vec<Summary>, Error> {
+    pub fn public_rooms(&self, query: &PublicRooms) -> Result<Vec<Listing>, Error> {
         let term = query.term.as_deref().map(str::to_lowercase).filter(|term| !term.is_empty());
         let mut found = Vec::new();
         for entry in self.graph.scan::<Published, _>(&()).iter().take(limits::PUBLIC_ROOMS) {
             let ((room,), ()) = entry?;
-            let Ok(summary) = self.summary(room) else { continue };
-            let texts = [&summary.name, &summary.topic, &summary.canonical_alias];
+            let Ok(Summary { listing, .. }) = self.summary(room) else { continue };
+            let texts = [&listing.name, &listing.topic, &listing.canonical_alias];
             let contains = |term: &str| {
                 texts.into_iter().flatten().any(|text| text.to_lowercase().contains(term))
-                    || summary.room_id.to_lowercase() == term
+                    || listing.room_id.to_lowercase() == term
             };
             if term.as_deref().is_some_and(|term| !contains(term)) {
                 continue;
             }
-            if query.types.as_ref().is_some_and(|types| !types.contains(&summary.room_type)) {
+            if query.types.as_ref().is_some_and(|types| !types.contains(&listing.room_type)) {
                 continue;
             }
-            found.push(summary);
+            found.push(listing);
         }
         found.sort_by(|a, b| {
             b.num_joined_members.cmp(&a.num_joined_members).then_with(|| a.room_id.cmp(&b.room_id))
@@ -201,7 +210,7 @@ impl Rooms {
             Some(event) if restricted => allowed_rooms(event),
             _ => Vec::new(),
         };
-        Ok(Summary {
+        let listing = Listing {
             room_id: self.room_id(room)?.to_string(),
             name: text("m.room.name", "name")?,
             topic: text("m.room.topic", "topic")?,
@@ -212,6 +221,9 @@ impl Rooms {
             num_joined_members: self.members_of(room, MembershipKind::Join)?.len(),
             room_type: record.room_type,
             world_readable: self.is_world_readable(room)?,
+        };
+        Ok(Summary {
+            listing,
             encryption: text("m.room.encryption", "algorithm")?,
             room_version: record.version,
             allowed_room_ids: allowed,

@@ -56,7 +56,7 @@ impl Rooms {
         let mut passed = 0;
         while let Some((room, depth)) = stack.pop() {
             let summary = self.summary(room)?;
-            let is_space = summary.room_type.as_deref() == Some("m.space");
+            let is_space = summary.listing.room_type.as_deref() == Some("m.space");
             let mut children = if is_space { self.children_of(room)? } else { Vec::new() };
             if walk.suggested_only {
                 children.retain(|child| suggested(&child.event));

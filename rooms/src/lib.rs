@@ -25,7 +25,7 @@ pub mod view;
 
 pub use batch::{Draft, Txn};
 pub use create::{CreateRoom, Preset};
-pub use directory::{PublicRooms, Summary};
+pub use directory::{Listing, PublicRooms, Summary};
 pub use effects::Relation;
 pub use error::Error;
 pub use event::Event;

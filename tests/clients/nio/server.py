@@ -9,7 +9,6 @@ import tempfile
 import time
 import urllib.request
 
-SERVE = pathlib.Path(__file__).parent.parent / "serve.sh"
 READY_SECONDS = 60
 
 
@@ -26,7 +25,7 @@ class Server:
     def start(self):
         """Starts it, and returns when it takes requests."""
         with open(f"{self.directory}/log", "ab") as log:
-            self.process = subprocess.Popen([SERVE, self.directory, str(self.port)], stdout=log, stderr=log)
+            self.process = subprocess.Popen([os.environ["POSTERN_SERVE"], self.directory, str(self.port)], stdout=log, stderr=log)
         deadline = time.monotonic() + READY_SECONDS
         while True:
             try:

@@ -3,7 +3,7 @@
 use crate::server::Server;
 use futures_util::{StreamExt, pin_mut};
 use matrix_sdk::{
-    Client, Room, RoomState,
+    Client, Room, RoomState, ThreadingSupport,
     authentication::matrix::MatrixSession,
     ruma::{
         OwnedEventId, OwnedRoomId, RoomId, UserId,
@@ -172,6 +172,7 @@ async fn open(server: &Server, store: &Path) -> Client {
     Client::builder()
         .homeserver_url(server.url())
         .sliding_sync_version_builder(VersionBuilder::DiscoverNative)
+        .with_threading_support(ThreadingSupport::Enabled { with_subscriptions: false })
         .sqlite_store(store, None)
         .build()
         .await

@@ -74,7 +74,7 @@ impl Drop for Server {
 
 fn spawn(directory: &TempDir, port: u16) -> Child {
     let log = File::options().create(true).append(true).open(directory.path().join("log")).unwrap();
-    Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../serve.sh"))
+    Command::new(std::env::var_os("POSTERN_SERVE").unwrap())
         .args([directory.path().as_os_str(), port.to_string().as_ref()])
         .stdout(log.try_clone().unwrap())
         .stderr(log)
