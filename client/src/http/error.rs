@@ -173,6 +173,8 @@ impl From<postern_users::Error> for ApiError {
             E::MissingParam(_) => Self::missing_param(text),
             E::InvalidSignature(_) => Self::new(StatusCode::BAD_REQUEST, "M_INVALID_SIGNATURE", text),
             E::TooLarge(_) => Self::too_large(text),
+            E::ProfileTooLarge => Self::new(StatusCode::BAD_REQUEST, "M_PROFILE_TOO_LARGE", text),
+            E::KeyTooLarge => Self::new(StatusCode::BAD_REQUEST, "M_KEY_TOO_LARGE", text),
             E::WrongVersion { current } => {
                 Self::new(StatusCode::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION", text)
                     .with("current_version", current)
