@@ -123,6 +123,10 @@ impl IntoResponse for ApiError {
         if let Some(ms) = retry {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
         }
+        if self.status == StatusCode::PAYLOAD_TOO_LARGE {
+            // The rest of the request is not read, so the connection cannot go on; clients must not send the next one there.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 }
