@@ -1,9 +1,6 @@
 //! End-to-end encryption: the keys come through sliding sync's extensions.
 
-use crate::{
-    person::{Person, until},
-    server::Server,
-};
+use crate::{person::Person, server::Server};
 use matrix_sdk::{
     attachment::AttachmentConfig,
     media::{MediaFormat, MediaRequestParameters},
@@ -73,9 +70,9 @@ async fn a_client_that_was_away_reads_all_once_it_starts_again_from_its_store() 
     server.kill_and_start();
     let ben = ben.starts_again(&server).await;
     let his = ben.opens(&id).await;
-    his.sees_texts(&["before", "while away", "with a new key"]).await;
+    his.scrolls_up_to(&["before", "while away", "with a new key"]).await;
     his.says("back again").await;
-    hers.sees_texts(&["before", "while away", "with a new key", "back again"]).await;
+    hers.scrolls_up_to(&["before", "while away", "with a new key", "back again"]).await;
 }
 
 #[tokio::test]
@@ -92,11 +89,7 @@ async fn a_new_device_reads_old_messages_once_it_has_the_recovery_key() {
     let phone = Person::logs_in(&server, "ben").await;
     let view = phone.opens(&id).await;
     phone.client.encryption().recovery().recover(&key).await.unwrap();
-    until("the old message", async || {
-        view.timeline.paginate_backwards(20).await.unwrap();
-        (view.texts().await == ["long ago"]).then_some(())
-    })
-    .await;
+    view.scrolls_up_to(&["long ago"]).await;
     hers.says("and now").await;
     view.sees_texts(&["long ago", "and now"]).await;
     let own = phone.client.encryption().get_own_device().await.unwrap().unwrap();

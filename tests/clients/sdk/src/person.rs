@@ -5,6 +5,7 @@ use futures_util::{StreamExt, pin_mut};
 use matrix_sdk::{
     Client, Room, RoomState, ThreadingSupport,
     authentication::matrix::MatrixSession,
+    encryption::{BackupDownloadStrategy, EncryptionSettings},
     ruma::{
         OwnedEventId, OwnedRoomId, RoomId, UserId,
         api::client::{
@@ -162,8 +163,8 @@ impl Person {
 
     pub async fn opens(&self, id: &RoomId) -> View {
         let room = self.sees_room(id, RoomState::Joined).await;
-        self.sync.room_list_service().subscribe_to_rooms(&[id]).await;
         let timeline = room.timeline().await.unwrap();
+        self.sync.room_list_service().subscribe_to_rooms(&[id]).await;
         View { room, timeline }
     }
 }
@@ -172,6 +173,11 @@ async fn open(server: &Server, store: &Path) -> Client {
     Client::builder()
         .homeserver_url(server.url())
         .sliding_sync_version_builder(VersionBuilder::DiscoverNative)
+        .with_encryption_settings(EncryptionSettings {
+            auto_enable_cross_signing: true,
+            backup_download_strategy: BackupDownloadStrategy::AfterDecryptionFailure,
+            ..EncryptionSettings::default()
+        })
         .with_threading_support(ThreadingSupport::Enabled { with_subscriptions: false })
         .sqlite_store(store, None)
         .build()
@@ -213,6 +219,16 @@ impl View {
             .iter()
             .filter_map(|item| Some(item.as_event()?.content().as_message()?.body().to_owned()))
             .collect()
+    }
+
+    /// Scrolls up until the texts shown are these: the SDK loads what lies before a gap only then, and there is a gap
+    /// where the server was started again, since that ends the client's session of sliding sync.
+    pub async fn scrolls_up_to(&self, texts: &[&str]) {
+        until("the texts above", async || {
+            self.timeline.paginate_backwards(20).await.unwrap();
+            (self.texts().await == texts).then_some(())
+        })
+        .await;
     }
 
     /// Waits until the texts shown are these.

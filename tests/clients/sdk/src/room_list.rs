@@ -8,6 +8,7 @@ use matrix_sdk::{
     RoomState,
     latest_events::LatestEventValue,
     ruma::{
+        OwnedEventId,
         api::client::{receipt::create_receipt::v3::ReceiptType, room::create_room::v3::Request as NewRoom},
         events::{Mentions, room::message::RoomMessageEventContent},
     },
@@ -60,17 +61,19 @@ async fn the_list_shows_the_latest_message_and_what_is_unread_until_it_is_read()
     let ben = Person::registers(&server, "ben").await;
     let id = ana.makes_room(&ben, "Attic", false).await;
     let view = ana.opens(&id).await;
-    view.says("hello").await;
+    let room = ben.sees_room(&id, RoomState::Joined).await;
+    let sees_latest = async |id: OwnedEventId| {
+        until("the latest message", async || match room.latest_event() {
+            LatestEventValue::Remote(event) => (event.event_id() == Some(id.clone())).then_some(()),
+            _ => None,
+        })
+        .await;
+    };
+    // One by one: of two that come together the list has only the latter, and counts no other itself.
+    sees_latest(view.says("hello").await).await;
     let mention = RoomMessageEventContent::text_plain("look")
         .add_mentions(Mentions::with_user_ids([ben.id().to_owned()]));
-    let last = view.room.send(mention).await.unwrap().response.event_id;
-
-    let room = ben.sees_room(&id, RoomState::Joined).await;
-    until("the latest message", async || match room.latest_event() {
-        LatestEventValue::Remote(event) => (event.event_id() == Some(last.clone())).then_some(()),
-        _ => None,
-    })
-    .await;
+    sees_latest(view.room.send(mention).await.unwrap().response.event_id).await;
     until("two unread, one a mention", async || {
         let server_says = room.unread_notification_counts();
         ((server_says.notification_count, server_says.highlight_count) == (2, 1)
