@@ -22,7 +22,7 @@ for target in "${targets[@]}"; do
   echo "== $target, $seconds s"
   # Memory in MiB, time for one input in seconds.
   cargo fuzz run "${build[@]}" "$target" "$corpus" "fuzz/seeds/$target" -- \
-    -max_total_time="$seconds" -rss_limit_mb=512 -timeout=10 -max_len=16384 -print_final_stats=1 || failed=$((failed + 1))
+    -max_total_time="$seconds" -rss_limit_mb=512 -timeout=10 -max_len=16384 -print_final_stats=1 -verbosity=0 || failed=$((failed + 1))
 done
 echo "${#targets[@]} fuzz targets, $failed failed"
 [ "$failed" = 0 ]

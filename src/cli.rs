@@ -3,7 +3,7 @@
 use crate::{logging, maintain, serve};
 use clap::{Parser, Subcommand};
 use postern_config::{Config, Sources};
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
 
 #[derive(Debug, Parser)]
 #[command(name = "postern", version, about = "A federated Matrix homeserver for enclaves")]
@@ -84,9 +84,29 @@ fn setting(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
+/// The arguments with every `--set` before the command: of an option that stands on both sides of a command, the parser
+/// would take only those behind it.
+fn settings_first(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args = args.into_iter();
+    let mut first: Vec<OsString> = args.next().into_iter().collect();
+    let mut rest = Vec::new();
+    while let Some(arg) = args.next() {
+        if arg == "--set" {
+            first.push(arg);
+            first.extend(args.next());
+        } else if arg.to_str().is_some_and(|text| text.starts_with("--set=")) {
+            first.push(arg);
+        } else {
+            rest.push(arg);
+        }
+    }
+    first.extend(rest);
+    first
+}
+
 /// Does what the command line asks for.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(settings_first(std::env::args_os()));
     let sources = Sources::of_process(cli.config, cli.set);
     let load = || {
         Config::load(&sources).map_err(|problems| {
@@ -134,4 +154,18 @@ fn start(config: Config) -> ExitCode {
 pub fn failed(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("postern: {error}");
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_on_both_sides_of_the_command_all_count() {
+        let args = ["postern", "--set", "a.b=1", "serve", "--set=c.d=2", "--set", "e.f=3"];
+        let cli = Cli::try_parse_from(settings_first(args.map(OsString::from))).unwrap();
+        let keys: Vec<&str> = cli.set.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["a.b", "c.d", "e.f"]);
+        assert!(matches!(cli.command, Some(Command::Serve)));
+    }
 }

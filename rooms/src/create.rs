@@ -410,6 +410,15 @@ fn copy_state(
             users.insert(user.to_string(), 100.into());
         }
     }
+    if !privileged {
+        // Creators of rooms of version 12 stand above all levels; here nobody is above who upgrades.
+        let own = levels["users"].get(user.as_str()).and_then(Value::as_i64).unwrap_or(100);
+        if let Some(Value::Object(events)) = levels.get_mut("events") {
+            for level in events.values_mut().filter(|level| level.as_i64().is_some_and(|level| level > own)) {
+                *level = own.into();
+            }
+        }
+    }
     let final_levels = levels.clone();
     if !privileged {
         // Enough power to put the state in place, whatever it says in the end.

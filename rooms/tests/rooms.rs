@@ -161,7 +161,7 @@ async fn a_restricted_room_lets_members_of_the_named_room_in() {
 async fn an_upgraded_room_points_to_its_successor() {
     let server = server();
     let rooms = &server.rooms;
-    for (from, to) in [("9", "11"), ("11", "12"), ("12", "12")] {
+    for (from, to) in [("9", "11"), ("11", "12"), ("12", "12"), ("12", "11")] {
         let old = public(rooms, from).await;
         let name = Draft::state("m.room.name", "", &json!({ "name": "n" })).unwrap();
         rooms.send(alice(), &old, name).await.unwrap();

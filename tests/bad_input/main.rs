@@ -34,7 +34,9 @@ fn ask(client: &Client, method: &Method, case: &Case) -> Result<Answer, Broken> 
     if let Some(authorization) = &case.authorization {
         headers.push(("authorization", authorization));
     }
-    client.link().send(method, &case.path, &headers, case.body.clone())
+    let send = || client.link().send(method, &case.path, &headers, case.body.clone());
+    // After a refused body the server closes the connection, which another request may already have been given.
+    send().or_else(|error| if matches!(error, Broken::Connection(_)) { send() } else { Err(error) })
 }
 
 /// What is wrong with an answer, if anything.

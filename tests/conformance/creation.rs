@@ -259,7 +259,7 @@ fn a_room_shows_in_the_creators_sync_and_list() {
 }
 
 #[test]
-fn guests_cannot_make_rooms_or_are_told_why() {
+fn guests_cannot_make_rooms() {
     let guest = server().register_guest();
     let answer = guest.post("v3/createRoom", json!({}));
     answer.refused(403, "M_GUEST_ACCESS_FORBIDDEN");

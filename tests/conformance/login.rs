@@ -234,11 +234,19 @@ fn an_unknown_refresh_token_is_refused() {
 }
 
 #[test]
-fn an_expired_access_token_logs_out_softly() {
+fn an_expired_access_token_logs_out_softly_and_can_be_refreshed() {
     let server = Server::with(PROGRAM, &[("sessions.access_token_lifetime_ms", "10000")]);
     let phone = server.register("alice").log_in_with(json!({ "refresh_token": true }));
+    phone.get("v3/account/whoami").done();
+    let expired = (0..300).map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        phone.get("v3/account/whoami")
+    });
+    let answer = expired.into_iter().find(|answer| answer.status() != 200).expect("the token expires");
+    assert_eq!(answer.refused(401, "M_UNKNOWN_TOKEN")["soft_logout"], true);
     let answer = phone.post("v3/refresh", json!({ "refresh_token": phone.refresh_token() })).ok();
-    assert!(answer["expires_in_ms"].as_u64().unwrap() <= 10_000);
+    let fresh = phone.with_token(&text(&answer["access_token"]));
+    assert_eq!(fresh.get("v3/account/whoami").ok()["device_id"], phone.device());
 }
 
 #[test]

@@ -6,18 +6,28 @@
 mod account;
 mod creation;
 mod devices;
+mod directory;
 mod discovery;
+mod encryption;
 mod endpoints;
+mod ephemeral;
+mod guests;
 mod interactive;
+mod limits;
 mod login;
+mod media;
 mod membership;
 mod operator;
 mod paging;
+mod personal;
+mod profiles;
 mod registration;
 mod relations;
 mod sending;
+mod sliding;
 mod state;
 mod syncing;
+mod upgrades;
 
 use postern_world::{Answer, Client, Method, PASSWORD, Server, enc, events_of, timeline};
 use serde_json::{Value, json};

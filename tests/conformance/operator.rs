@@ -40,7 +40,7 @@ fn a_server_that_is_asked_to_end_answers_who_waits_and_ends_well() {
     let alice = server.register("alice");
     let since = alice.now();
     let waiting = std::thread::spawn(move || alice.sync_with(&format!("timeout=60000&since={since}")));
-    while server.register("bob").sync(None)["next_batch"].is_null() {}
+    let _ = server.register("bob").sync(None);
     let status = server.terminate();
     assert!(status.success(), "{status}");
     // The waiting sync was answered, or the connection closed before it began to wait.

@@ -50,7 +50,7 @@ fn relations_are_listed_by_kind_and_type() {
     let reaction = react(&alice, &room, &event, "👍");
     edit(&alice, &room, &event, "coffee?");
     let listed = |rest: &str| fields(&array(&relations(&alice, &room, &event, rest)["chunk"]), "event_id");
-    assert_eq!(listed("/m.annotation"), [reaction.clone()]);
+    assert_eq!(listed("/m.annotation"), std::slice::from_ref(&reaction));
     assert_eq!(listed("/m.annotation/m.reaction"), [reaction]);
     assert_eq!(listed("/m.annotation/m.room.message"), [""; 0]);
     assert_eq!(listed("/test.none"), [""; 0]);
@@ -190,7 +190,7 @@ fn threads_are_listed_by_their_latest_reply() {
     assert_eq!(listed(""), [two.clone(), one.clone()]);
     reply_in_thread(&alice, &room, &one, "z");
     assert_eq!(listed(""), [one.clone(), two]);
-    assert_eq!(listed("?include=participated"), [one.clone()]);
+    assert_eq!(listed("?include=participated"), std::slice::from_ref(&one));
     assert_eq!(listed("?limit=1"), [one]);
 }
 

@@ -153,12 +153,13 @@ impl Users {
     /// Sets a field of a profile; null removes it.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] if the profile would be larger than 64 KiB or the field's name than 255 bytes.
+    /// [`Error::ProfileTooLarge`], [`Error::KeyTooLarge`].
     pub async fn set_profile(&self, user: UserNum, field: &str, value: Value) -> Result<(), Error> {
-        if field.is_empty() || field.len() > limits::PROFILE_KEY_BYTES {
-            return Err(Error::TooLarge(
-                "the name of a profile field has between 1 and 255 bytes".to_owned(),
-            ));
+        if field.is_empty() {
+            return Err(Error::InvalidParam("a profile field has a name".to_owned()));
+        }
+        if field.len() > limits::PROFILE_KEY_BYTES {
+            return Err(Error::KeyTooLarge);
         }
         let _turn = self.account_turn.lock().await;
         let mut profile = match self.graph.get::<Profiles>(&(user,))? {
@@ -171,7 +172,7 @@ impl Users {
             profile.insert(field.to_owned(), value);
         }
         if Value::Object(profile.clone()).to_string().len() > limits::PROFILE_BYTES {
-            return Err(Error::TooLarge("the profile would be larger than 64 KiB".to_owned()));
+            return Err(Error::ProfileTooLarge);
         }
         let mut commit = self.graph.begin();
         commit.put::<Profiles>(&(user,), &Json(Value::Object(profile)));

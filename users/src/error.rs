@@ -36,6 +36,12 @@ pub enum Error {
     /// Larger than it may be.
     #[error("{0}")]
     TooLarge(String),
+    /// A profile would exceed its 64 KiB.
+    #[error("the profile would be larger than 64 KiB")]
+    ProfileTooLarge,
+    /// The name of a profile field exceeds its 255 bytes.
+    #[error("the name of a profile field has at most 255 bytes")]
+    KeyTooLarge,
     /// The version of something (key backup) is not the current one.
     #[error("the current version is {current}")]
     WrongVersion {

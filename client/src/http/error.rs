@@ -123,6 +123,10 @@ impl IntoResponse for ApiError {
         if let Some(ms) = retry {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
         }
+        if self.status == StatusCode::PAYLOAD_TOO_LARGE {
+            // The rest of the request is not read, so the connection cannot go on; clients must not send the next one there.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 }
@@ -173,6 +177,8 @@ impl From<postern_users::Error> for ApiError {
             E::MissingParam(_) => Self::missing_param(text),
             E::InvalidSignature(_) => Self::new(StatusCode::BAD_REQUEST, "M_INVALID_SIGNATURE", text),
             E::TooLarge(_) => Self::too_large(text),
+            E::ProfileTooLarge => Self::new(StatusCode::BAD_REQUEST, "M_PROFILE_TOO_LARGE", text),
+            E::KeyTooLarge => Self::new(StatusCode::BAD_REQUEST, "M_KEY_TOO_LARGE", text),
             E::WrongVersion { current } => {
                 Self::new(StatusCode::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION", text)
                     .with("current_version", current)

@@ -4,6 +4,7 @@ use crate::{
     Api,
     filter::EventFilter,
     http::{Answer, ApiError, Caller, Params, Query},
+    presence::ignored_users,
     rooms::{room_num, viewer},
 };
 use axum::{Json, Router, extract::State, routing::get};
@@ -119,8 +120,12 @@ async fn messages(
     }
     let start = query.from.clone().unwrap_or_else(|| from.to_string());
     let stretch = Stretch { from, until, direction, limit: filter.page(PAGE).max(1) };
+    let ignored = ignored_users(&api, session.user)?;
     let page = api.rooms.page(room, &viewer, stretch, |event| {
-        event.record.pos <= latest && filter.wants(event) && filter.wants_related(&api.rooms, event)
+        event.record.pos <= latest
+            && (event.state_key().is_some() || !ignored.contains(event.sender()))
+            && filter.wants(event)
+            && filter.wants_related(&api.rooms, event)
     })?;
     let mut body = json!({
         "start": start,
@@ -169,7 +174,12 @@ async fn context(
     let event = visible_event(&api, room, &viewer, &event)?;
     let filter = parse_filter(query.filter.as_deref())?;
     let limit = usize::try_from(query.limit.unwrap_or(10)).unwrap_or(10).min(crate::filter::MOST_EVENTS);
-    let wanted = |event: &Event| filter.wants(event) && filter.wants_related(&api.rooms, event);
+    let ignored = ignored_users(&api, session.user)?;
+    let wanted = |event: &Event| {
+        (event.state_key().is_some() || !ignored.contains(event.sender()))
+            && filter.wants(event)
+            && filter.wants_related(&api.rooms, event)
+    };
     let here = event.record.pos;
     let before = limit / 2;
     let around = |from: Pos, direction, limit| {

@@ -88,7 +88,7 @@ pub(crate) fn unread(
             let from = before.as_ref().map_or(everywhere, |known| known.up_to);
             let mut notifying: Vec<Notifying> = before.map_or_else(Vec::new, |known| known.notifying.clone());
             notifying.retain(|event| event.pos > everywhere);
-            notifying.extend(count(api, viewer, room, from.max(everywhere), up_to)?);
+            count(api, viewer, room, (from.max(everywhere), up_to), &mut notifying)?;
             if notifying.len() > REMEMBERED {
                 notifying.drain(..notifying.len() - REMEMBERED);
             }
@@ -117,25 +117,30 @@ pub(crate) fn unread(
     Ok(counts)
 }
 
-/// The events in `(from, up_to]` that notify, oldest first.
+/// Adds the events in `(from, up_to]` that notify, oldest first, and takes away what the user has read by sending
+/// something (specification: marking notifications as read).
 fn count(
     api: &Api,
     viewer: &Viewer<'_>,
     room: RoomNum,
-    from: Pos,
-    up_to: Pos,
-) -> Result<Vec<Notifying>, ApiError> {
+    (from, up_to): (Pos, Pos),
+    notifying: &mut Vec<Notifying>,
+) -> Result<(), ApiError> {
     if from >= up_to {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    let events = api.rooms.from_others(room, viewer, (from, up_to), LOOK_BACK)?;
+    let events = api.rooms.happened(room, viewer, (from, up_to), LOOK_BACK)?;
     if events.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let rules = api.users.push_ruleset(viewer.user_id, viewer.user)?;
     let mut context = context(api, viewer, room)?;
-    let mut notifying = Vec::new();
     for event in &events {
+        if event.record.sender == viewer.user {
+            let thread = thread_of(api, event)?;
+            notifying.retain(|other| other.thread != thread);
+            continue;
+        }
         let flat = flatten(api, event);
         let whole_room = flat.get_str("content.body").is_some_and(|body| body.contains("@room"))
             || flat.get("content.m\\.mentions.room").is_some();
@@ -151,7 +156,7 @@ fn count(
             });
         }
     }
-    Ok(notifying)
+    Ok(())
 }
 
 fn flatten(api: &Api, event: &Event) -> Arc<FlattenedJson> {

@@ -139,8 +139,9 @@ impl Rooms {
 }
 
 impl Rooms {
-    /// What others said in `(after, up_to]` that `viewer` may see, oldest first; of the newest `look_back` events.
-    pub fn from_others(
+    /// What happened in `(after, up_to]` that `viewer` may see, oldest first; of the newest `look_back` events. Of what
+    /// the viewer did it has messages only: state is also changed without anybody looking at the room.
+    pub fn happened(
         &self,
         room: RoomNum,
         viewer: &Viewer<'_>,
@@ -151,10 +152,11 @@ impl Rooms {
         let range = self.graph.scan::<Timeline, _>(&(room,)).after(&(room, after)).up_to(&(room, up_to));
         for entry in range.reverse().iter().take(look_back) {
             let (_, num) = entry?;
-            // The record alone says whose it is: what one said oneself need not be read.
-            let own =
-                self.graph.get::<EventRecords>(&(num,))?.is_some_and(|record| record.sender == viewer.user);
-            if !own {
+            let own_state = self
+                .graph
+                .get::<EventRecords>(&(num,))?
+                .is_some_and(|record| record.sender == viewer.user && record.state_key.is_some());
+            if !own_state {
                 let event = self.event(num)?;
                 if self.may_see(viewer, &event)? {
                     found.push(event);

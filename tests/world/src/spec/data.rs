@@ -201,6 +201,7 @@ impl Endpoint {
 pub(crate) struct Spec {
     endpoints: Vec<Endpoint>,
     error: Lazy,
+    challenge: Lazy,
 }
 
 impl Spec {
@@ -219,8 +220,11 @@ impl Spec {
         for file in &names {
             read_file(file, &files, &mut endpoints);
         }
-        let error = json!({ "$ref": "definitions/errors/error.yaml" });
-        Self { endpoints, error: Lazy::new(&error, &folder.join("error"), &files) }
+        let definition = |name: &str| {
+            Lazy::new(&json!({ "$ref": format!("definitions/{name}") }), &folder.join("here"), &files)
+        };
+        let (error, challenge) = (definition("errors/error.yaml"), definition("auth_response.yaml"));
+        Self { endpoints, error, challenge }
     }
 
     pub(crate) fn endpoints(&self) -> &[Endpoint] {
@@ -230,6 +234,11 @@ impl Spec {
     /// The schema of all errors.
     pub(crate) fn error(&self) -> &Validator {
         self.error.get()
+    }
+
+    /// The schema of what an interactive authentication asks for.
+    pub(crate) fn challenge(&self) -> &Validator {
+        self.challenge.get()
     }
 
     /// The endpoint that a request is for.

@@ -127,6 +127,10 @@ fn answer_is_wrong(spec: &Spec, endpoint: &Endpoint, answer: &Answer) -> Option<
                 }
                 problems(schema, &endpoint.path, "answer", answer.body())
             }
+            // Endpoints with interactive authentication do not all list its challenge.
+            _ if status == 401 && answer["flows"].is_array() => {
+                problems(spec.challenge(), &endpoint.path, "challenge", answer.body())
+            }
             _ => error_is_wrong(spec, answer),
         };
     }
