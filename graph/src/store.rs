@@ -391,8 +391,9 @@ fn sync_loop(db: &Db, disk: &Disk, live: &LiveLog) {
         let applied = Seq(disk.applied.load(Ordering::Acquire));
         match db.flush_wal(true) {
             Ok(()) => {
-                live.durable(applied);
+                // In this order: a follower that is woken looks at what is durable, and then sleeps until woken again.
                 disk.durable.send_replace(Durable { seq: applied, failed: None });
+                live.durable(applied);
             }
             Err(error) => {
                 // After a failed fsync nobody can know what is on disk: accept nothing more (and say so once).

@@ -142,3 +142,24 @@ async fn names_get_one_number_even_while_their_commits_are_open() {
     let mut three = graph.begin();
     assert_ne!(graph.intern(NameKind::User, "@v:h", &mut three).unwrap(), a);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_hears_of_every_commit_though_none_comes_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let graph = open(&dir);
+    let mut follower = graph.follow_from(graph.durable());
+    for _ in 0..500 {
+        let mut commit = graph.begin();
+        commit.log(LogEntry::RoomState { room: RoomNum(1) });
+        let heard = tokio::spawn(async move {
+            let records = follower.next().await.unwrap();
+            follower.done(records.last().unwrap().0).unwrap();
+            follower
+        });
+        // The follower sleeps by now, mostly.
+        tokio::task::yield_now().await;
+        graph.commit(commit).unwrap();
+        let patience = std::time::Duration::from_secs(30);
+        follower = tokio::time::timeout(patience, heard).await.expect("the follower was woken").unwrap();
+    }
+}
