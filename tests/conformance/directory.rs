@@ -103,6 +103,20 @@ fn a_room_is_published_and_withdrawn() {
 }
 
 #[test]
+fn the_directory_tells_no_more_than_what_is_specified() {
+    let alice = user("alice");
+    let room = alice.create_room(json!({ "visibility": "public" }));
+    let entry = listed(&alice, &room).unwrap();
+    // Some clients refuse a list with an entry that has fields they do not know.
+    for field in ["room_version", "encryption", "allowed_room_ids"] {
+        assert!(entry.get(field).is_none(), "{entry}");
+    }
+    let summary = alice.get(&format!("v1/room_summary/{}", enc(&room))).ok();
+    assert_eq!(summary["room_version"], "12");
+    assert_eq!(summary["join_rule"], entry["join_rule"]);
+}
+
+#[test]
 fn only_with_the_power_a_room_is_published() {
     let (_, bob, room) = two_in_a_room();
     let path = format!("v3/directory/list/room/{}", enc(&room));
