@@ -22,7 +22,15 @@ mkdir -p "$cache"
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/postern-clients.XXXXXX")
 log=$work/log
-trap 'rm -rf "$work"' EXIT
+export POSTERN_PIDS=$work/pids
+finish() {
+  # Servers of a suite that was ended in the middle.
+  while read -r pid; do
+    [ "$(readlink "/proc/$pid/exe")" != "$POSTERN_BIN" ] || kill -KILL "$pid"
+  done < <(cat "$POSTERN_PIDS" 2>/dev/null) || true
+  rm -rf "$work"
+}
+trap finish EXIT
 trap 'exit 130' INT TERM
 passed=0 failed=0 skipped=0
 

@@ -161,6 +161,8 @@ describe("an encrypted conversation", () => {
         const phone = await elsewhere(ana);
         assert.equal((await phone.crypto.getCrossSigningStatus()).privateKeysCachedLocally.masterKey, false);
         await phone.crypto.userHasCrossSigningKeys(ana.id, true);
+        // A client ignores requests of devices it does not know yet.
+        await until(async () => (await trust(ana, phone)) !== null, "the new device");
         const request = await phone.crypto.requestOwnUserVerification();
         await compareEmoji(phone, ana, request);
         await until(

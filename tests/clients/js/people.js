@@ -28,6 +28,27 @@ export async function until(seen, what) {
     }
 }
 
+/**
+ * `fetch` for one client, for which an answer to /sync waits for those to messages being sent. The SDK takes a reply in
+ * a thread that comes back by /sync before the server has answered its sending for one that was not sent.
+ */
+function inOrder() {
+    const sending = new Set();
+    return async (url, options) => {
+        const request = fetch(url, options);
+        const { pathname } = new URL(url);
+        if (pathname.includes("/send/")) {
+            sending.add(request);
+            const done = () => setTimeout(() => sending.delete(request));
+            request.then(done, done);
+        } else if (pathname.endsWith("/sync")) {
+            await request;
+            while (sending.size > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+        }
+        return request;
+    };
+}
+
 /** One client of one person. */
 export class Person {
     /** A new account, made with the registration token. */
@@ -73,6 +94,7 @@ export class Person {
             userId: account.user_id,
             deviceId: account.device_id,
             accessToken: account.access_token,
+            fetchFn: inOrder(),
             cryptoCallbacks: {
                 getSecretStorageKey: async ({ keys }) => {
                     const known = Object.keys(keys).find((id) => person.secrets.has(id));

@@ -23,7 +23,7 @@ use matrix_sdk::{
 use matrix_sdk_ui::{
     RoomListService, Timeline,
     eyeball_im::Vector,
-    room_list_service::{RoomListItem, filters::new_filter_non_left},
+    room_list_service::{RoomListItem, State, filters::new_filter_non_left},
     sync_service::SyncService,
     timeline::{EventTimelineItem, RoomExt},
 };
@@ -102,6 +102,9 @@ impl Person {
         let list_task = tokio::spawn(follow(sync.room_list_service(), list.clone()));
         sync.start().await;
         client.encryption().wait_for_e2ee_initialization_tasks().await;
+        // Until then a room that is opened may show twice what both the store and the server bring.
+        let state = sync.room_list_service().state();
+        until("the list in full", async || matches!(state.get(), State::Running).then_some(())).await;
         Self { client, sync, store, list, list_task }
     }
 
