@@ -465,8 +465,9 @@ impl Graph {
     /// The auth difference of state resolution (room versions 2 and later): the events that are in, or in the auth
     /// chain of, some but not all of `sets`. In no particular order, none twice.
     ///
-    /// The specification takes auth chains without the sets' own events; the full conflicted set comes out the same,
-    /// as an event that is in one set only is in conflict anyway.
+    /// The specification takes auth chains without the sets' own events. Servers in use, Synapse among them, count these
+    /// in, and so it is here: all servers of a room have to resolve alike. It makes a difference for an event that all
+    /// sets have and only the chains of some name.
     ///
     /// <https://spec.matrix.org/latest/rooms/v2/#definitions>
     ///

@@ -203,7 +203,8 @@ impl Model {
         let rules = &self.version.rules;
         let chains = states.iter().map(|state| {
             let mut set = EventIdSet::new();
-            for id in self.auth_chain(state.values().cloned()) {
+            // What a state has counts as in its chain too, as on all servers in use; see `Graph::auth_difference`.
+            for id in self.auth_chain(state.values().cloned()).into_iter().chain(state.values().cloned()) {
                 set.insert(id);
             }
             set
