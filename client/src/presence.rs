@@ -141,6 +141,11 @@ fn in_rooms(api: &Api, rooms: &HashMap<RoomNum, Membership>, user: UserNum) -> R
 /// Users whose presence a first `/sync` tells, at most.
 const MOST_WATCHED: usize = 2_000;
 
+/// Whether an event is shown to someone who ignores these users: their state is, what they say is not.
+pub(crate) fn shown_despite(ignored: &HashSet<OwnedUserId>, event: &postern_rooms::Event) -> bool {
+    event.state_key().is_some() || !ignored.contains(event.sender())
+}
+
 /// Whom a user wants to hear nothing from (specification: ignoring users).
 pub(crate) fn ignored_users(api: &Api, user: UserNum) -> Result<HashSet<OwnedUserId>, ApiError> {
     let stored = api.users.account_data(user, RoomNum::NONE, "m.ignored_user_list")?;

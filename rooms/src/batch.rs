@@ -14,12 +14,9 @@ use postern_graph::{
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, RoomId, UserId,
-    events::{StateEventType, TimelineEventType},
+    events::TimelineEventType,
     room_version_rules::EventsReferenceFormatVersion,
-    state_res::{
-        auth_types_for_event, check_pdu_format, check_state_dependent_auth_rules,
-        check_state_independent_auth_rules,
-    },
+    state_res::{auth_types_for_event, check_pdu_format},
 };
 use serde_json::value::RawValue;
 use std::{
@@ -150,11 +147,11 @@ impl<'r> Batch<'r> {
         }
     }
 
-    pub(crate) fn event_by_id(&self, id: &EventId) -> Option<Arc<Event>> {
-        if let Some(event) = self.ids.get(id).and_then(|num| self.added.get(num)) {
-            return Some(event.clone());
+    pub(crate) fn event_by_id(&self, id: &EventId) -> Result<Option<Arc<Event>>, Error> {
+        match self.ids.get(id).and_then(|num| self.added.get(num)) {
+            Some(event) => Ok(Some(event.clone())),
+            None => self.rooms.event_by_id(id),
         }
-        self.rooms.event_by_id(id).ok().flatten()
     }
 
     /// Builds an event on top of the room as it is, authorizes and signs it, and adds it.
@@ -213,8 +210,8 @@ impl<'r> Batch<'r> {
 
         let text = |value: &str| CanonicalJsonValue::String(value.to_owned());
         let mut pdu = CanonicalJsonObject::new();
-        pdu.insert("auth_events".to_owned(), self.references(&auth));
-        pdu.insert("prev_events".to_owned(), self.references(&prev));
+        pdu.insert("auth_events".to_owned(), self.references(&auth)?);
+        pdu.insert("prev_events".to_owned(), self.references(&prev)?);
         pdu.insert("content".to_owned(), content);
         pdu.insert("depth".to_owned(), CanonicalJsonValue::Integer(int(self.head.depth + 1)));
         pdu.insert(
@@ -251,21 +248,25 @@ impl<'r> Batch<'r> {
     }
 
     /// References to events in the form of the room version: ids, or (1 and 2) ids with hashes.
-    fn references(&self, events: &[Arc<Event>]) -> CanonicalJsonValue {
+    fn references(&self, events: &[Arc<Event>]) -> Result<CanonicalJsonValue, Error> {
         let with_hash = self.version.rules.events_reference_format == EventsReferenceFormatVersion::V1;
-        let list = events.iter().map(|event| {
+        let mut list = Vec::with_capacity(events.len());
+        for event in events {
             let id = CanonicalJsonValue::String(event.id.to_string());
-            if !with_hash {
-                return id;
-            }
-            let hash = serde_json::from_str::<CanonicalJsonObject>(event.json())
-                .ok()
-                .and_then(|pdu| ruma::signatures::reference_hash(&pdu, &self.version.rules).ok())
-                .unwrap_or_default();
-            let hashes = CanonicalJsonObject::from([("sha256".to_owned(), CanonicalJsonValue::String(hash))]);
-            CanonicalJsonValue::Array(vec![id, CanonicalJsonValue::Object(hashes)])
-        });
-        CanonicalJsonValue::Array(list.collect())
+            list.push(if with_hash {
+                let bad = |error: &dyn std::fmt::Display| Error::BadJson(error.to_string());
+                let pdu: CanonicalJsonObject =
+                    serde_json::from_str(event.json()).map_err(|error| bad(&error))?;
+                let hash = ruma::signatures::reference_hash(&pdu, &self.version.rules)
+                    .map_err(|error| bad(&error))?;
+                let hashes =
+                    CanonicalJsonObject::from([("sha256".to_owned(), CanonicalJsonValue::String(hash))]);
+                CanonicalJsonValue::Array(vec![id, CanonicalJsonValue::Object(hashes)])
+            } else {
+                id
+            });
+        }
+        Ok(CanonicalJsonValue::Array(list))
     }
 
     /// Hashes, signs and names an event.
@@ -291,7 +292,7 @@ impl<'r> Batch<'r> {
         let before = self.state_before(&links.prev)?;
         if before != self.head.state {
             // More ends than one event can follow on: others will look at what it does follow on.
-            self.allowed_in(before, &event).map_err(Error::forbidden)?;
+            self.allowed_in(before, &event)?.map_err(Error::forbidden)?;
         }
         self.place(event, links, before)
     }
@@ -331,20 +332,28 @@ impl<'r> Batch<'r> {
     /// The edges of an event.
     ///
     /// # Errors
-    /// [`Error::MissingEvents`] if any end is not here.
+    /// [`Error::MissingEvents`] if any end is not here, [`Error::BadJson`] if it follows on an event of another room.
     pub(crate) fn links(&self, event: &Event) -> Result<EventLinks, Error> {
-        let mut missing = Vec::new();
-        let mut find = |id: &OwnedEventId| {
-            let found = self.event_by_id(id);
-            if found.is_none() {
-                missing.push(id.clone());
+        let (mut links, mut missing) = (EventLinks::default(), Vec::new());
+        for id in event.prev_events() {
+            match self.event_by_id(id)? {
+                // The state after it would become this room's.
+                Some(prev) if prev.record.room != self.room => {
+                    return Err(Error::BadJson(format!(
+                        "{} follows on {id}, which is of another room",
+                        event.id
+                    )));
+                }
+                Some(prev) => links.prev.push(prev.num),
+                None => missing.push(id.clone()),
             }
-            found.map(|event| event.num)
-        };
-        let links = EventLinks {
-            prev: event.prev_events().filter_map(&mut find).collect(),
-            auth: event.auth_events().filter_map(&mut find).collect(),
-        };
+        }
+        for id in event.auth_events() {
+            match self.event_by_id(id)? {
+                Some(auth) => links.auth.push(auth.num),
+                None => missing.push(id.clone()),
+            }
+        }
         if missing.is_empty() { Ok(links) } else { Err(Error::MissingEvents(missing)) }
     }
 
@@ -442,38 +451,8 @@ impl<'r> Batch<'r> {
     }
 
     fn authorize(&self, event: &Event) -> Result<(), Error> {
-        self.well_authorized(event).map_err(Error::forbidden)?;
-        self.allowed_in(self.head.state, event).map_err(Error::forbidden)
-    }
-
-    /// Whether the events an event names as authorizing it may be such.
-    pub(crate) fn well_authorized(&self, event: &Event) -> Result<(), String> {
-        let rules = &self.version.rules.authorization;
-        check_state_independent_auth_rules(rules, event, |id| self.event_by_id(id))
-    }
-
-    /// Whether the room's rules allow `event` by just the events it names.
-    pub(crate) fn allowed_by_named(&self, event: &Event) -> Result<(), String> {
-        let rules = &self.version.rules.authorization;
-        let mut named: Vec<Arc<Event>> = event.auth_events().filter_map(|id| self.event_by_id(id)).collect();
-        if rules.room_create_event_id_as_room_id {
-            named.extend(self.state("m.room.create", "").ok().flatten());
-        }
-        check_state_dependent_auth_rules(rules, event, |event_type: &StateEventType, state_key: &str| {
-            let event_type = TimelineEventType::from(event_type.to_string());
-            named
-                .iter()
-                .find(|event| *event.kind() == event_type && event.state_key() == Some(state_key))
-                .cloned()
-        })
-    }
-
-    /// Whether the room's rules allow `event` where the state is `root`; why not, if not.
-    pub(crate) fn allowed_in(&self, root: Root, event: &Event) -> Result<(), String> {
-        let rules = &self.version.rules.authorization;
-        check_state_dependent_auth_rules(rules, event, |event_type: &StateEventType, state_key: &str| {
-            self.state_event_in(root, &event_type.to_string(), state_key).ok().flatten()
-        })
+        self.well_authorized(event)?.map_err(Error::forbidden)?;
+        self.allowed_in(self.head.state, event)?.map_err(Error::forbidden)
     }
 
     /// Applies the batch. Visible to every reader on return; durable when [`postern_graph::Graph::durable_at`] says.

@@ -20,6 +20,7 @@ use ruma::{
     events::TimelineEventType,
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::sync::Arc;
 
 /// The `m.relates_to` of an event.
@@ -29,18 +30,25 @@ pub struct Relation {
     pub rel_type: Option<String>,
     /// The event related to.
     pub event_id: Option<String>,
+    /// What an annotation annotates with.
+    pub key: Option<String>,
 }
 
 impl Relation {
     /// The relation of an event, if its content has one.
     #[must_use]
     pub fn of(event: &Event) -> Option<Self> {
+        Self::in_content(event.content())
+    }
+
+    /// The relation that an event with this content makes, if any.
+    pub(crate) fn in_content(content: &RawValue) -> Option<Self> {
         #[derive(Deserialize)]
         struct Content {
             #[serde(rename = "m.relates_to")]
             relates_to: Option<Relation>,
         }
-        event.content_as::<Content>()?.relates_to
+        serde_json::from_str::<Content>(content.get()).ok()?.relates_to
     }
 }
 

@@ -1,6 +1,7 @@
 //! What rooms mean: building, authorizing, signing and storing events; memberships; creation and upgrades; state
 //! resolution. Everything a local user does to a room is an operation of [`Rooms`].
 
+mod authorize;
 mod batch;
 mod create;
 mod directory;
@@ -10,6 +11,7 @@ mod event;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod hierarchy;
+mod intent;
 pub mod keys;
 pub mod limits;
 mod membership;
@@ -17,7 +19,6 @@ pub mod pdu;
 pub mod power;
 mod receipts;
 mod receive;
-mod relate;
 mod resolve;
 mod rooms;
 pub mod version;

@@ -98,7 +98,7 @@ impl Batch<'_> {
         if pdu.version != self.version.id.as_str() {
             return Err(Error::BadJson(format!("the event was checked for room version {}", pdu.version)));
         }
-        if self.event_by_id(&pdu.id).is_some() {
+        if self.event_by_id(&pdu.id)?.is_some() {
             return Ok(Received::Known);
         }
         let mut event = self.met(pdu.id, pdu.json)?;
@@ -107,7 +107,7 @@ impl Batch<'_> {
         }
         let links = self.links(&event)?;
         let before = self.state_before(&links.prev)?;
-        let received = self.judge(&event, before);
+        let received = self.judge(&event, before)?;
         match &received {
             Received::Rejected(why) => {
                 tracing::info!(event = %event.id, why, "an event is rejected");
@@ -124,18 +124,23 @@ impl Batch<'_> {
     }
 
     /// Authorization, three times: by the events it names, by the state before it, by the current state.
-    fn judge(&self, event: &Event, before: postern_graph::Root) -> Received {
-        let standing = self
-            .well_authorized(event)
-            .and_then(|()| self.allowed_by_named(event))
-            .and_then(|()| self.allowed_in(before, event));
-        match standing {
-            Err(why) => Received::Rejected(why),
-            Ok(()) if before == self.head.state => Received::Accepted,
-            Ok(()) => match self.allowed_in(self.head.state, event) {
-                Ok(()) => Received::Accepted,
-                Err(why) => Received::SoftFailed(why),
-            },
+    fn judge(&self, event: &Event, before: postern_graph::Root) -> Result<Received, Error> {
+        let by_names = match self.well_authorized(event)? {
+            Ok(()) => self.allowed_by_named(event)?,
+            refused => refused,
+        };
+        let standing = match by_names {
+            Ok(()) => self.allowed_in(before, event)?,
+            refused => refused,
+        };
+        if let Err(why) = standing {
+            return Ok(Received::Rejected(why));
         }
+        if before != self.head.state
+            && let Err(why) = self.allowed_in(self.head.state, event)?
+        {
+            return Ok(Received::SoftFailed(why));
+        }
+        Ok(Received::Accepted)
     }
 }

@@ -9,7 +9,7 @@
 mod examples;
 mod first;
 
-use crate::{Error, Event, batch::Batch, limits};
+use crate::{Error, Event, authorize::Reading, batch::Batch, limits};
 use postern_graph::{EventNum, NameKind, Root, StateKeyNum, event::flags, intern::state_key_name};
 use ruma::{
     EventId, OwnedEventId,
@@ -84,6 +84,12 @@ impl Batch<'_> {
         }
         let full: BTreeSet<EventNum> =
             conflicted.iter().chain(&difference).chain(&subgraph).copied().collect();
+        if full.len() > limits::AUTH_WALK {
+            return Err(Error::Unresolvable(format!(
+                "more than {} events are in conflict",
+                limits::AUTH_WALK
+            )));
+        }
         for event in self.shared_authorizers(*base, conflicts, &full)? {
             let key = key_of(&event)?;
             for map in &mut maps {
@@ -94,15 +100,16 @@ impl Batch<'_> {
         // Given as the chains of two sets, of which one is empty, what differs between them is just the difference.
         let chains = vec![self.ids(&difference)?, EventIdSet::new()];
         let subgraph = self.ids(&subgraph)?;
+        let reading = Reading::default();
         let resolved = state_res::resolve(
             &rules.authorization,
             second,
             &maps,
             chains,
-            |id: &EventId| self.event_by_id(id),
+            |id: &EventId| reading.note(self.event_by_id(id)),
             |_| Some(subgraph.clone()),
-        )
-        .map_err(|error| Error::Unresolvable(error.to_string()))?;
+        );
+        let resolved = reading.decided(resolved)?.map_err(|error| Error::Unresolvable(error.to_string()))?;
         self.write_back(*base, conflicts, resolved)
     }
 
@@ -162,7 +169,7 @@ impl Batch<'_> {
         let mut outcome: BTreeMap<StateKeyNum, EventNum> = BTreeMap::new();
         for id in resolved.into_values() {
             let event = self
-                .event_by_id(&id)
+                .event_by_id(&id)?
                 .ok_or_else(|| Error::Unresolvable(format!("the event {id} is not here")))?;
             if let Some(key) = event.record.state_key {
                 outcome.insert(key, event.num);

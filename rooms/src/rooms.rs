@@ -21,7 +21,6 @@ use postern_graph::{
 };
 use quick_cache::sync::Cache;
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
-use serde_json::{Map, Value};
 use std::{
     collections::HashSet,
     sync::Arc,
@@ -420,8 +419,7 @@ impl Rooms {
             } else if let Some(event) = self.unchanged_state(room, sender, &draft)? {
                 (event, self.graph.applied())
             } else {
-                self.check_intent(room, &draft)?;
-                self.check_relation(room, sender, &draft)?;
+                self.check_intent(room, sender, &draft)?;
                 let mut batch = self.batch(room)?;
                 if draft.event_type == "m.room.redaction"
                     && let Some(target) = &draft.redacts
@@ -434,21 +432,6 @@ impl Rooms {
         };
         self.durable(seq).await?;
         Ok(event)
-    }
-
-    /// What can stand in no room, whoever sends it: the mistake is the client's, not a lack of power.
-    fn check_intent(&self, room: RoomNum, draft: &Draft) -> Result<(), Error> {
-        match (draft.event_type.as_str(), draft.state_key.as_deref()) {
-            ("m.room.create", _) => Err(Error::BadState("the room is created already".to_owned())),
-            ("m.room.power_levels", Some("")) => {
-                let levels: Map<String, Value> = serde_json::from_str(draft.content.get())
-                    .map_err(|error| Error::BadJson(error.to_string()))?;
-                let users = levels.get("users").and_then(Value::as_object);
-                let named = users.into_iter().flat_map(Map::keys);
-                self.power_levels(room)?.check_named(named.map(String::as_str))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// The event a transaction already made.

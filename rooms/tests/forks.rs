@@ -196,6 +196,29 @@ async fn an_event_whose_past_is_not_here_is_not_taken() {
 }
 
 #[tokio::test]
+async fn an_event_does_not_bring_the_state_of_another_room_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = open(dir.path());
+    let (id, elsewhere) = (room(&rooms, "11").await, room(&rooms, "11").await);
+    let mut model = Model::of(&rooms, &id, &["r1", "r2"]);
+    let start = model.tip();
+    let bob = join(&mut model, BOB, std::slice::from_ref(&start));
+    let num = rooms.room(&id).unwrap().unwrap();
+    let other = rooms.room(&elsewhere).unwrap().unwrap();
+    let end = rooms.event(rooms.head(other).unwrap().unwrap().extremities[0]).unwrap();
+    let mut pdu = object(&bob);
+    for name in ["hashes", "signatures"] {
+        pdu.remove(name);
+    }
+    let prev = vec![start, end.id.clone()];
+    pdu.insert("prev_events".to_owned(), serde_json::from_value(json!(prev)).unwrap());
+    let before = rooms.head(num).unwrap();
+    let refused = rooms.receive(&id, model.signed(BOB, pdu)).await.unwrap_err();
+    assert!(matches!(&refused, postern_rooms::Error::BadJson(_)), "{refused}");
+    assert_eq!(rooms.head(num).unwrap(), before);
+}
+
+#[tokio::test]
 async fn a_forged_signature_is_refused_and_a_changed_content_is_redacted() {
     let dir = tempfile::tempdir().unwrap();
     let rooms = open(dir.path());

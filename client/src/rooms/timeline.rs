@@ -4,7 +4,7 @@ use crate::{
     Api,
     filter::EventFilter,
     http::{Answer, ApiError, Caller, Params, Query},
-    presence::ignored_users,
+    presence::{ignored_users, shown_despite},
     rooms::{room_num, viewer},
 };
 use axum::{Json, Router, extract::State, routing::get};
@@ -123,7 +123,7 @@ async fn messages(
     let ignored = ignored_users(&api, session.user)?;
     let page = api.rooms.page(room, &viewer, stretch, |event| {
         event.record.pos <= latest
-            && (event.state_key().is_some() || !ignored.contains(event.sender()))
+            && shown_despite(&ignored, event)
             && filter.wants(event)
             && filter.wants_related(&api.rooms, event)
     })?;
@@ -176,9 +176,7 @@ async fn context(
     let limit = usize::try_from(query.limit.unwrap_or(10)).unwrap_or(10).min(crate::filter::MOST_EVENTS);
     let ignored = ignored_users(&api, session.user)?;
     let wanted = |event: &Event| {
-        (event.state_key().is_some() || !ignored.contains(event.sender()))
-            && filter.wants(event)
-            && filter.wants_related(&api.rooms, event)
+        shown_despite(&ignored, event) && filter.wants(event) && filter.wants_related(&api.rooms, event)
     };
     let here = event.record.pos;
     let before = limit / 2;

@@ -8,7 +8,7 @@ use crate::{
     Api,
     filter::{EventFilter, RoomFilter},
     http::ApiError,
-    presence::ignored_users,
+    presence::{ignored_users, shown_despite},
 };
 use postern_graph::{
     EventNum, NameKind, Pos, RoomNum, Root, Seq, UserNum,
@@ -188,7 +188,7 @@ impl<'a> Asked<'a> {
         let stretch = Stretch { from: TimelineToken(end), until, direction: Direction::Backwards, limit };
         let page = self.api.rooms.page(room, &self.viewer, stretch, |event| {
             filter.wants(event)
-                && (event.state_key().is_some() || !self.ignored.contains(event.sender()))
+                && shown_despite(&self.ignored, event)
                 && filter.wants_related(&self.api.rooms, event)
         })?;
         let mut events = page.events;

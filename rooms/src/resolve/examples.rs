@@ -85,7 +85,7 @@ impl<'r> Example<'r> {
         let entries = names
             .iter()
             .map(|name| {
-                let event = self.batch.event_by_id(&id(name)).unwrap();
+                let event = self.batch.event_by_id(&id(name)).unwrap().unwrap();
                 (event.record.state_key.unwrap(), event.num)
             })
             .collect();

@@ -43,9 +43,14 @@ impl Batch<'_> {
         {
             let mut candidates = by_depth(events);
             candidates.reverse();
-            let allowed = candidates.iter().position(|event| self.allowed_in(root, event).is_ok());
             // The specification leaves open what happens if none is allowed: the oldest then, as other servers do.
-            let winner = candidates.get(allowed.unwrap_or(candidates.len() - 1)).map(|event| event.num);
+            let mut winner = candidates.last().map(|event| event.num);
+            for event in &candidates {
+                if self.allowed_in(root, event)?.is_ok() {
+                    winner = Some(event.num);
+                    break;
+                }
+            }
             root = self.rooms.graph.state_set(&mut self.commit, root, *key, winner)?;
         }
         Ok(root)
@@ -62,7 +67,7 @@ impl Batch<'_> {
         for event in events {
             if standing.is_some() {
                 let with = self.rooms.graph.state_set(&mut self.commit, root, key, standing)?;
-                if self.allowed_in(with, &event).is_err() {
+                if self.allowed_in(with, &event)?.is_err() {
                     break;
                 }
             }

@@ -1,22 +1,41 @@
-//! Which relations a user may make (specification: avoiding duplicate annotations; validation of `m.thread`
-//! relationships). What comes from other servers is not held to this.
+//! What a member of a room may not ask for though the room's rules would not mind, or would say so less helpfully: what
+//! can stand in no room, and relations the specification wants refused (avoiding duplicate annotations; validation of
+//! `m.thread` relationships). What comes from other servers is not held to this.
 
 use crate::{Draft, Error, Event, effects::Relation, rooms::Rooms};
 use postern_graph::{
-    RoomNum,
+    RoomNum, UserNum,
     schema::{EventRecords, Relations},
 };
 use ruma::UserId;
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 /// Annotations of one event looked at for a second one of the same user, newest first.
 const ANNOTATIONS: usize = 5_000;
 
 impl Rooms {
-    /// Refuses what is no good relation. The caller holds the lane.
-    pub(crate) fn check_relation(&self, room: RoomNum, sender: &UserId, draft: &Draft) -> Result<(), Error> {
-        let Some(made) = Made::of(&draft.content) else { return Ok(()) };
+    /// Refuses what the sender cannot mean. The caller holds the lane.
+    pub(crate) fn check_intent(&self, room: RoomNum, sender: &UserId, draft: &Draft) -> Result<(), Error> {
+        // Others are refused by the rules, and learn nothing of the room before.
+        let Some(sender) = self.user(sender)? else { return Ok(()) };
+        if !self.is_joined(room, sender)? {
+            return Ok(());
+        }
+        match (draft.event_type.as_str(), draft.state_key.as_deref()) {
+            ("m.room.create", _) => Err(Error::BadState("the room is created already".to_owned())),
+            ("m.room.power_levels", Some("")) => {
+                let levels: Map<String, Value> = serde_json::from_str(draft.content.get())
+                    .map_err(|error| Error::BadJson(error.to_string()))?;
+                let users = levels.get("users").and_then(Value::as_object);
+                let named = users.into_iter().flat_map(Map::keys);
+                self.power_levels(room)?.check_named(named.map(String::as_str))
+            }
+            _ => self.check_relation(room, sender, draft),
+        }
+    }
+
+    fn check_relation(&self, room: RoomNum, sender: UserNum, draft: &Draft) -> Result<(), Error> {
+        let Some(made) = Relation::in_content(&draft.content) else { return Ok(()) };
         let (Some(rel_type), Some(parent)) = (&made.rel_type, &made.event_id) else { return Ok(()) };
         let Ok(parent) = <&ruma::EventId>::try_from(parent.as_str()) else { return Ok(()) };
         let Some(parent) = self.event_by_id(parent)?.filter(|parent| parent.record.room == room) else {
@@ -34,12 +53,12 @@ impl Rooms {
 
     fn check_annotation(
         &self,
-        sender: &UserId,
+        sender: UserNum,
         parent: &Event,
         kind: &str,
         key: Option<&str>,
     ) -> Result<(), Error> {
-        let (Some(sender), Some(key)) = (self.user(sender)?, key) else { return Ok(()) };
+        let Some(key) = key else { return Ok(()) };
         let annotations = (parent.num, "m.annotation".to_owned());
         for entry in self.graph.scan::<Relations, _>(&annotations).reverse().iter().take(ANNOTATIONS) {
             let (_, child) = entry?;
@@ -50,30 +69,11 @@ impl Rooms {
             }
             let child = self.event(child)?;
             let same = child.kind().to_string() == kind
-                && Made::of(child.content()).is_some_and(|made| made.key.as_deref() == Some(key));
+                && Relation::of(&child).is_some_and(|made| made.key.as_deref() == Some(key));
             if same {
                 return Err(Error::DuplicateAnnotation);
             }
         }
         Ok(())
-    }
-}
-
-/// The relation a content makes.
-#[derive(Debug, Deserialize)]
-struct Made {
-    rel_type: Option<String>,
-    event_id: Option<String>,
-    key: Option<String>,
-}
-
-impl Made {
-    fn of(content: &RawValue) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Content {
-            #[serde(rename = "m.relates_to")]
-            relates_to: Option<Made>,
-        }
-        serde_json::from_str::<Content>(content.get()).ok()?.relates_to
     }
 }
