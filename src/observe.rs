@@ -3,13 +3,20 @@
 use axum::{
     Router,
     extract::{MatchedPath, Request},
-    middleware::Next,
     response::Response,
     routing::get,
 };
+use futures::{FutureExt, future::Map};
+use http::Method;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use postern_graph::Graph;
-use std::{sync::Arc, time::Instant};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+use tower::Service;
 
 /// Upper bounds of the buckets request durations are counted in, seconds.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0];
@@ -54,16 +61,35 @@ fn resident_bytes() -> u64 {
     pages.unwrap_or(0) * 4096
 }
 
-/// Counts and times a request.
-pub async fn observe(request: Request, next: Next) -> Response {
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    let method = request.method().clone();
-    let begun = Instant::now();
-    let response = next.run(request).await;
-    let status = response.status().as_u16().to_string();
+/// Counts and times the requests of a service. Its futures are small: there is one for each request that waits.
+#[derive(Debug, Clone)]
+pub struct Observed<S>(pub S);
+
+type Answered = Box<dyn FnOnce(Result<Response, Infallible>) -> Result<Response, Infallible> + Send>;
+
+impl<S: Service<Request, Response = Response, Error = Infallible>> Service<Request> for Observed<S> {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Map<S::Future, Answered>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let method = request.method().clone();
+        let begun = Instant::now();
+        self.0.call(request).map(Box::new(move |response| {
+            response.inspect(|answer| {
+                count(route.as_ref().map_or("none", MatchedPath::as_str), &method, answer, begun);
+            })
+        }))
+    }
+}
+
+fn count(route: &str, method: &Method, answer: &Response, begun: Instant) {
+    let (route, status) = (route.to_owned(), answer.status().as_u16().to_string());
     tracing::debug!(%method, route, status, ms = begun.elapsed().as_millis(), "answered");
     metrics::counter!(
         "postern_http_requests_total",
@@ -72,5 +98,4 @@ pub async fn observe(request: Request, next: Next) -> Response {
     .increment(1);
     metrics::histogram!("postern_http_request_seconds", "route" => route)
         .record(begun.elapsed().as_secs_f64());
-    response
 }

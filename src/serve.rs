@@ -107,9 +107,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     tracing::info!("stopping");
     stopping.cancel();
     while tasks.join_next().await.is_some() {}
-    if let Some(server) = Arc::into_inner(server) {
-        server.drain(Duration::from_secs(config.limits.drain_seconds)).await;
-    }
+    server.drain(Duration::from_secs(config.limits.drain_seconds)).await;
     followers.stop().await;
     drop(api);
     graph.flush()?;
@@ -174,7 +172,7 @@ fn limiter(config: &Config) -> Limiter {
 fn with_layers(router: Router, config: &Config) -> Router {
     let stalled = Duration::from_millis(config.limits.stalled_timeout_ms);
     router
-        .layer(axum::middleware::from_fn(observe::observe))
+        .layer(tower::layer::layer_fn(observe::Observed))
         .layer(RequestBodyTimeoutLayer::new(stalled))
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             axum::response::IntoResponse::into_response(postern_client::http::ApiError::internal(

@@ -241,6 +241,8 @@ pub async fn fan_out(target: &Target, sizes: Sizes) -> Result<Vec<Row>, Error> {
         })
         .await?;
     let readers = current.into_inner();
+    // What was freed a moment ago is given back by then, and cannot hide what those who wait need.
+    sleep(Duration::from_secs(15)).await;
     let before = memory(&target.pids)?;
     let deliveries = Deliveries::default();
     let listeners =

@@ -11,7 +11,7 @@ use crate::{
 use postern_world::{Method, Server, enc};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
-    io::Write,
+    io::{Read, Write},
     net::TcpStream,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -75,4 +75,32 @@ fn a_server_that_is_asked_to_stop_answers_those_who_wait_and_loses_nothing() {
     assert!(server.log().lines().all(|line| !line.contains("ERROR")), "{}", server.log());
     server.terminate();
     healthy(&server);
+}
+
+#[test]
+fn a_request_in_progress_is_answered_when_the_server_is_asked_to_stop() {
+    let server = Server::start(PROGRAM);
+    let alice = server.register("slow");
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let head = format!(
+        "PUT /_matrix/client/v3/profile/{}/displayname HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-length: 23\r\n\r\n{{\"displayname\":",
+        alice.id_in_path(),
+        alice.token()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    pause(200);
+    thread::scope(|scope| {
+        let ending = scope.spawn(|| server.terminate());
+        pause(500);
+        stream.write_all(b"\"slow\"} ").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+        assert!(ending.join().unwrap().success());
+    });
+    server.start_again();
+    let path = format!("/_matrix/client/v3/profile/{}", alice.id_in_path());
+    let profile = ask(&alice, &Method::GET, &path, None).expect("an answer");
+    assert_eq!(profile.body()["displayname"], "slow");
 }

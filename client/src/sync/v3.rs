@@ -14,6 +14,7 @@ use crate::{
     rooms::viewer,
 };
 use axum::{Json, Router, extract::State, routing::get};
+use futures::future::BoxFuture;
 use postern_graph::{
     Pos, RoomNum, Seq,
     event::{Membership, MembershipKind},
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -89,44 +91,34 @@ pub(crate) struct Response {
     something: bool,
 }
 
-async fn sync(
+/// Thousands wait here at a time, so that what a waiting request holds is small: the future is boxed before it waits, and
+/// an answer that says nothing is gone by then.
+fn sync(
     State(api): State<Api>,
     Caller(session): Caller,
     Query(request): Query<Request>,
-) -> Answer<Json<Response>> {
-    let filter = read_filter(&api, &session, request.filter.as_deref())?;
-    let since: Option<SyncToken> = match request.since.as_deref() {
-        None | Some("") => None,
-        // Of a time that never was, for a server restored from a backup: its client begins anew, or it would hear of
-        // nothing until that time comes.
-        Some(token) => Some(token.parse()?).filter(|since: &SyncToken| since.log <= api.graph.durable()),
-    };
-    presence::seen(&api, &session, request.set_presence.as_deref()).await?;
-    if let Some(since) = since {
-        api.users.to_device_acknowledge(session.user, &session.device_id, since.to_device)?;
-    }
-    let longest = api.config.limits.long_poll_max_ms;
-    let patience = Duration::from_millis(request.timeout.unwrap_or(0).min(longest));
-    let deadline = Instant::now() + patience;
-    let mut waiter = api.wake.listen(session.user);
-    let task = Task { api: &api, session: &session, filter: &filter, request: &request, since };
-    loop {
-        let response = task.answer()?;
-        let last = response.something
-            || since.is_none()
-            || request.full_state
-            || api.stopping.is_cancelled()
-            || Instant::now() >= deadline;
-        if last {
-            return Ok(Json(response));
+) -> BoxFuture<'static, Answer<Json<Response>>> {
+    Box::pin(async move {
+        let task = Task::new(&api, &session, request)?;
+        Box::pin(presence::seen(&api, &session, task.request.set_presence.as_deref())).await?;
+        if let Some(since) = task.since {
+            api.users.to_device_acknowledge(session.user, &session.device_id, since.to_device)?;
         }
-        drop(response);
-        tokio::select! {
-            () = waiter.woken() => {}
-            () = tokio::time::sleep_until(deadline) => {}
-            () = api.stopping.cancelled() => {}
+        let longest = api.config.limits.long_poll_max_ms;
+        let patience = Duration::from_millis(task.request.timeout.unwrap_or(0).min(longest));
+        let deadline = Instant::now() + patience;
+        let mut waiter = api.wake.listen(session.user);
+        loop {
+            if let Some(answer) = task.try_answer(deadline)? {
+                return Ok(Json(answer));
+            }
+            tokio::select! {
+                () = waiter.woken() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+                () = api.stopping.cancelled() => {}
+            }
         }
-    }
+    })
 }
 
 /// A filter by its id, or as JSON.
@@ -134,9 +126,10 @@ pub(crate) fn read_filter(
     api: &Api,
     session: &Session,
     filter: Option<&str>,
-) -> Result<SyncFilter, ApiError> {
+) -> Result<Arc<SyncFilter>, ApiError> {
+    static ALL: LazyLock<Arc<SyncFilter>> = LazyLock::new(Arc::default);
     let text = match filter {
-        None | Some("") => return Ok(SyncFilter::default()),
+        None | Some("") => return Ok(ALL.clone()),
         Some(json) if json.starts_with('{') => json.to_owned(),
         Some(id) => api
             .users
@@ -144,18 +137,41 @@ pub(crate) fn read_filter(
             .ok_or_else(|| ApiError::invalid_param("there is no such filter"))?,
     };
     SyncFilter::parse(&text)
+        .map(Arc::new)
         .map_err(|error| ApiError::invalid_param(format!("the filter cannot be read: {error}")))
 }
 
 struct Task<'a> {
     api: &'a Api,
     session: &'a Session,
-    filter: &'a SyncFilter,
-    request: &'a Request,
+    filter: Arc<SyncFilter>,
+    request: Request,
     since: Option<SyncToken>,
 }
 
-impl Task<'_> {
+impl<'a> Task<'a> {
+    fn new(api: &'a Api, session: &'a Session, request: Request) -> Result<Self, ApiError> {
+        let filter = read_filter(api, session, request.filter.as_deref())?;
+        let since: Option<SyncToken> = match request.since.as_deref() {
+            None | Some("") => None,
+            // Of a time that never was, for a server restored from a backup: its client begins anew, or it would hear
+            // of nothing until that time comes.
+            Some(token) => Some(token.parse()?).filter(|since: &SyncToken| since.log <= api.graph.durable()),
+        };
+        Ok(Self { api, session, filter, request, since })
+    }
+
+    /// The answer, unless there is nothing to tell yet and time to wait for it.
+    fn try_answer(&self, deadline: Instant) -> Result<Option<Response>, ApiError> {
+        let answer = self.answer()?;
+        let last = answer.something
+            || self.since.is_none()
+            || self.request.full_state
+            || self.api.stopping.is_cancelled()
+            || Instant::now() >= deadline;
+        Ok(last.then_some(answer))
+    }
+
     fn answer(&self) -> Result<Response, ApiError> {
         let api = self.api;
         let typing = api.typing.now();
