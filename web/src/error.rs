@@ -187,3 +187,24 @@ impl From<postern_users::Error> for ApiError {
         }
     }
 }
+
+/// When to try again to make an id to upload to, while too many wait: by then the user may have used one, milliseconds.
+const PENDING_RETRY_MS: u64 = 60_000;
+
+impl From<postern_media::Error> for ApiError {
+    fn from(error: postern_media::Error) -> Self {
+        use postern_media::Error as E;
+        let text = error.to_string();
+        match error {
+            E::NotFound => Self::not_found(text),
+            E::NotYetUploaded => Self::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", text),
+            E::CannotOverwrite => Self::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", text),
+            E::NotYours => Self::forbidden(text),
+            E::TooLarge(_) | E::ImageTooLarge(_) => Self::too_large(text),
+            E::TooManyPending => Self::limit_exceeded(PENDING_RETRY_MS),
+            E::NoThumbnail(_) => Self::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", text),
+            E::InvalidParam(_) => Self::invalid_param(text),
+            E::Internal(_) | E::Graph(_) => Self::internal(&text),
+        }
+    }
+}

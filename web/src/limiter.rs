@@ -1,6 +1,6 @@
 //! Rate limits: a token bucket for each who and what.
 
-use crate::http::ApiError;
+use crate::ApiError;
 use dashmap::DashMap;
 use std::time::Instant;
 

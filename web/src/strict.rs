@@ -1,5 +1,6 @@
 //! JSON that means one thing only.
 
+use crate::ApiError;
 use serde::{
     Deserialize, Deserializer,
     de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor},
@@ -9,7 +10,7 @@ use std::{borrow::Cow, collections::HashSet, fmt};
 /// Any JSON in which no object has a key twice: of such keys some readers take the first, others the last. It is all
 /// looked at, its text and its depth too, and nothing is kept.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Strict;
+pub struct Strict;
 
 impl<'de> Deserialize<'de> for Strict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -76,6 +77,30 @@ impl<'de> Visitor<'de> for Strict {
         }
         Ok(self)
     }
+}
+
+/// Checks that a body is a JSON object that means one thing only.
+pub fn check_object(bytes: &[u8]) -> Result<(), ApiError> {
+    let _: Strict = parse_json(bytes)?;
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::bad_json("the body is not a JSON object"));
+    }
+    Ok(())
+}
+
+/// JSON to a type.
+pub fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
+    // Said first, and of all of it: a parser may pass over text that is not wanted.
+    if std::str::from_utf8(bytes).is_err() {
+        return Err(ApiError::not_json("the body is not UTF-8"));
+    }
+    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => ApiError::bad_json(error.to_string()),
+        _ if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() => {
+            ApiError::bad_json(error.to_string())
+        }
+        _ => ApiError::not_json(format!("the body is not JSON: {error}")),
+    })
 }
 
 #[cfg(test)]

@@ -1,16 +1,14 @@
 //! What handlers ask of a request: who calls, and path, query and body as types.
 
-use crate::{
-    Api,
-    http::{ApiError, strict::Strict},
-};
+use crate::{Api, http::ApiError};
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request, rejection::PathRejection},
     http::{header, request::Parts},
 };
 use postern_users::Session;
-use serde::{Deserialize, de::DeserializeOwned};
+use postern_web::{check_object, parse_json};
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// Who calls: an access token is required.
@@ -101,30 +99,6 @@ async fn read_body(request: Request, api: &Api) -> Result<Bytes, ApiError> {
         } else {
             ApiError::new(axum::http::StatusCode::BAD_REQUEST, "M_UNKNOWN", "the request broke off")
         }
-    })
-}
-
-/// Checks that a body is a JSON object that means one thing only.
-fn check_object(bytes: &[u8]) -> Result<(), ApiError> {
-    let _: Strict = parse_json(bytes)?;
-    if !bytes.trim_ascii_start().starts_with(b"{") {
-        return Err(ApiError::bad_json("the body is not a JSON object"));
-    }
-    Ok(())
-}
-
-/// JSON to a type.
-fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
-    // Said first, and of all of it: a parser may pass over text that is not wanted.
-    if std::str::from_utf8(bytes).is_err() {
-        return Err(ApiError::not_json("the body is not UTF-8"));
-    }
-    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => ApiError::bad_json(error.to_string()),
-        _ if serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok() => {
-            ApiError::bad_json(error.to_string())
-        }
-        _ => ApiError::not_json(format!("the body is not JSON: {error}")),
     })
 }
 

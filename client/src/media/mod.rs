@@ -8,19 +8,14 @@ mod upload;
 
 use crate::{
     Api,
-    http::{Answer, ApiError, Caller},
+    http::{Answer, Caller},
 };
 use axum::{
     Json, Router,
     extract::State,
-    http::StatusCode,
     routing::{get, post, put},
 };
-use postern_media::Error;
 use serde_json::json;
-
-/// When to try again to make an id to upload to, while too many wait: by then the user may have used one, milliseconds.
-const PENDING_RETRY_MS: u64 = 60_000;
 
 pub fn routes() -> Router<Api> {
     let mut router = Router::new()
@@ -40,23 +35,6 @@ pub fn routes() -> Router<Api> {
             .route(&format!("{base}/thumbnail/{{server}}/{{id}}"), get(download::open_thumbnail));
     }
     router
-}
-
-impl From<Error> for ApiError {
-    fn from(error: Error) -> Self {
-        let text = error.to_string();
-        match error {
-            Error::NotFound => Self::not_found(text),
-            Error::NotYetUploaded => Self::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", text),
-            Error::CannotOverwrite => Self::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", text),
-            Error::NotYours => Self::forbidden(text),
-            Error::TooLarge(_) | Error::ImageTooLarge(_) => Self::too_large(text),
-            Error::TooManyPending => Self::limit_exceeded(PENDING_RETRY_MS),
-            Error::NoThumbnail(_) => Self::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", text),
-            Error::InvalidParam(_) => Self::invalid_param(text),
-            Error::Internal(_) | Error::Graph(_) => Self::internal(&text),
-        }
-    }
 }
 
 async fn config(State(api): State<Api>, _: Caller) -> Answer {

@@ -1,0 +1,69 @@
+//! What can go wrong between servers.
+
+use http::StatusCode;
+use ruma::OwnedServerName;
+
+/// Why another server did not do what it was asked for.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PeerError {
+    /// It answered with an error.
+    #[error("the server answered {status} {errcode}: {message}")]
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// The Matrix error code; `M_UNKNOWN` if there was none.
+        errcode: String,
+        /// What it said.
+        message: String,
+    },
+    /// It was not reached, or did not answer in time.
+    #[error("the server cannot be reached: {0}")]
+    Unreachable(String),
+    /// What it answered cannot be used.
+    #[error("the server's answer cannot be used: {0}")]
+    BadAnswer(String),
+    /// It failed before and is not asked again yet.
+    #[error("the server failed before and is asked again later")]
+    BackingOff,
+    /// This server does not federate with it.
+    #[error("this server does not federate with {0}")]
+    NotAllowed(OwnedServerName),
+}
+
+impl PeerError {
+    /// Whether asking another server, or later, may help.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::BackingOff | Self::BadAnswer(_) => true,
+            Self::Refused { status, .. } => status.as_u16() >= 500 || status.as_u16() == 429,
+            Self::NotAllowed(_) => false,
+        }
+    }
+}
+
+/// Why something between servers failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another server.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The rooms.
+    #[error(transparent)]
+    Rooms(#[from] postern_rooms::Error),
+    /// The accounts.
+    #[error(transparent)]
+    Users(#[from] postern_users::Error),
+    /// The media.
+    #[error(transparent)]
+    Media(#[from] postern_media::Error),
+    /// The store.
+    #[error(transparent)]
+    Graph(#[from] postern_graph::Error),
+    /// The configuration cannot be used.
+    #[error("federation: {0}")]
+    Setup(String),
+    /// A key that is needed to check a signature cannot be had.
+    #[error("the signing keys of {0} cannot be had")]
+    NoKeys(OwnedServerName),
+}
