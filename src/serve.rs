@@ -12,6 +12,7 @@ use postern_client::{
     http::{Class, Limiter, Rate},
 };
 use postern_config::Config;
+use postern_federation::Federation;
 use postern_graph::Graph;
 use postern_media::Media;
 use postern_rooms::Rooms;
@@ -37,6 +38,9 @@ pub enum Error {
     /// The accounts.
     #[error(transparent)]
     Users(#[from] postern_users::Error),
+    /// Federation.
+    #[error(transparent)]
+    Federation(#[from] postern_federation::Error),
     /// The media.
     #[error(transparent)]
     Media(#[from] postern_media::Error),
@@ -149,7 +153,25 @@ fn api(
     );
     media.sweep()?;
     let (rooms, users, media) = (Arc::new(rooms), Arc::new(users), Arc::new(media));
-    Ok(Api::new(config.clone(), graph.clone(), rooms, users, media, limiter(config), stopping.clone()))
+    let federation = Federation::new(
+        config.clone(),
+        graph.clone(),
+        rooms.clone(),
+        users.clone(),
+        media.clone(),
+        stopping.clone(),
+    )?;
+    let federation = Arc::new(federation);
+    Ok(Api::new(
+        config.clone(),
+        graph.clone(),
+        rooms,
+        users,
+        media,
+        limiter(config),
+        federation,
+        stopping.clone(),
+    ))
 }
 
 fn limiter(config: &Config) -> Limiter {

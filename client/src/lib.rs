@@ -33,6 +33,7 @@ use postern_graph::{Graph, Pos, RoomNum};
 use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::{Uiaa, Users};
+use postern_web::Elsewhere;
 use quick_cache::sync::Cache;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +70,8 @@ pub struct Api {
     pub bumps: Arc<Cache<RoomNum, (Pos, Pos)>>,
     /// What users have not read.
     pub unread: Arc<Unread>,
+    /// Other servers.
+    pub elsewhere: Arc<dyn Elsewhere>,
     /// Cancelled when the server begins to stop: those who wait get their answer.
     pub stopping: CancellationToken,
 }
@@ -83,6 +86,7 @@ impl Api {
         users: Arc<Users>,
         media: Arc<Media>,
         limiter: Limiter,
+        elsewhere: Arc<dyn Elsewhere>,
         stopping: CancellationToken,
     ) -> Self {
         Self {
@@ -99,6 +103,7 @@ impl Api {
             connections: Arc::default(),
             bumps: Arc::new(Cache::new(ROOMS_SORTED)),
             unread: Arc::default(),
+            elsewhere,
             stopping,
         }
     }

@@ -4,6 +4,7 @@
 //! with each other: [`inbox`] takes what they send, [`outbox`] sends to them, [`memberships`] joins and leaves across
 //! servers.
 
+mod elsewhere;
 mod error;
 mod peers;
 mod ring;

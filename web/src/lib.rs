@@ -1,9 +1,11 @@
 //! What the APIs over HTTP share: Matrix errors, JSON that means one thing only, rate limits.
 
+mod elsewhere;
 mod error;
 mod limiter;
 mod strict;
 
+pub use elsewhere::{Elsewhere, Nowhere, Pending};
 pub use error::ApiError;
 pub use limiter::{Class, Limiter, Rate};
 pub use strict::{Strict, check_object, parse_json};

@@ -72,7 +72,16 @@ fn world(settings: &[(&str, &str)]) -> World {
     );
     let (users, media) = (Arc::new(users), Arc::new(media));
     let stopping = CancellationToken::new();
-    let api = Api::new(Arc::new(config), graph, Arc::new(rooms), users, media, Limiter::default(), stopping);
+    let api = Api::new(
+        Arc::new(config),
+        graph,
+        Arc::new(rooms),
+        users,
+        media,
+        Limiter::default(),
+        Arc::new(postern_web::Nowhere),
+        stopping,
+    );
     World { router: router(api), _directory: directory }
 }
 
