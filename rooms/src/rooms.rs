@@ -176,6 +176,16 @@ impl Rooms {
             .collect()
     }
 
+    /// Whether a user of this server is joined: only then this server hears what happens there.
+    pub fn is_resident(&self, room: RoomNum) -> Result<bool, Error> {
+        for user in self.joined_users(room)? {
+            if self.is_local(&*self.user_id(user)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The users joined to a room.
     pub fn joined_users(&self, room: RoomNum) -> Result<Vec<UserNum>, Error> {
         Ok(self.members_of(room, MembershipKind::Join)?.into_iter().map(|(user, _)| user).collect())
