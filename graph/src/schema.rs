@@ -127,6 +127,9 @@ families! {
     Memberships = "membership": (UserNum, RoomNum) => Membership, Kind::Scan(8);
     /// The other way: the users of a room by kind of membership (`event::MembershipKind`).
     Members = "member": (RoomNum, u8, UserNum) => EventNum, Kind::Scan(8);
+    /// The servers of a room, from its joined users: how many users each has there, and since when it has any. Written
+    /// with memberships.
+    RoomServers = "room_server": (RoomNum, String) => (u64, Pos), Kind::Scan(8);
     /// Rooms a user has forgotten: up to where.
     Forgotten = "forgotten": (UserNum, RoomNum) => Pos, Kind::Scan(8);
     /// The events that relate to one: (parent, relation type, where the child stands).

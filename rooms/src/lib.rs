@@ -21,6 +21,7 @@ mod receipts;
 mod receive;
 mod resolve;
 mod rooms;
+mod servers;
 pub mod version;
 pub mod view;
 

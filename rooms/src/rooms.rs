@@ -65,6 +65,7 @@ impl Rooms {
     pub fn new(graph: Arc<Graph>, server_name: &ServerName, default_version: &str) -> Result<Self, Error> {
         version(default_version)?;
         let keys = Keys::load(&graph, server_name)?;
+        crate::servers::count_once(&graph)?;
         Ok(Self {
             graph,
             keys,
