@@ -129,6 +129,9 @@ families! {
     Members = "member": (RoomNum, u8, UserNum) => EventNum, Kind::Scan(8);
     /// What a user was shown of a room this server is not in, when invited or knocking: a JSON array of stripped events.
     InviteStates = "invite_state": (UserNum, RoomNum) => Raw, Kind::Scan(8);
+    /// The servers of a room, from its joined users: how many users each has there, and since when it has any. Written
+    /// with memberships.
+    RoomServers = "room_server": (RoomNum, String) => (u64, Pos), Kind::Scan(8);
     /// Rooms a user has forgotten: up to where.
     Forgotten = "forgotten": (UserNum, RoomNum) => Pos, Kind::Scan(8);
     /// The events that relate to one: (parent, relation type, where the child stands).

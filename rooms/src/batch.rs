@@ -13,7 +13,8 @@ use postern_graph::{
     schema::{Children, EventJson, EventRecords, EventTransactions, Heads, Timeline, Transactions},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, RoomId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId,
+    UserId,
     events::TimelineEventType,
     room_version_rules::EventsReferenceFormatVersion,
     state_res::{auth_types_for_event, check_pdu_format},
@@ -109,6 +110,7 @@ pub(crate) struct Batch<'r> {
     pub(crate) rewritten: Vec<EventNum>,
     order: Vec<EventNum>,
     pub(crate) membership_overlay: HashMap<UserNum, Option<MembershipKind>>,
+    pub(crate) server_overlay: HashMap<OwnedServerName, Option<(u64, Pos)>>,
 }
 
 impl<'r> Batch<'r> {
@@ -132,6 +134,7 @@ impl<'r> Batch<'r> {
             rewritten: Vec::new(),
             order: Vec::new(),
             membership_overlay: HashMap::new(),
+            server_overlay: HashMap::new(),
         }
     }
 

@@ -130,7 +130,9 @@ impl Batch<'_> {
         if !matches!(now, Some((_, MembershipKind::Invite | MembershipKind::Knock))) {
             self.commit.delete::<InviteStates>(&(num, self.room));
         }
-        self.membership_overlay.insert(num, now.map(|(_, kind)| kind));
+        let kind = now.map(|(_, kind)| kind);
+        self.count_server(user.server_name(), before, kind, since)?;
+        self.membership_overlay.insert(num, kind);
         self.commit.log(LogEntry::Membership { user: num, room: self.room });
         Ok(())
     }

@@ -24,6 +24,7 @@ mod receive;
 mod resolve;
 mod rooms;
 mod served;
+mod servers;
 mod staging;
 pub mod templates;
 pub mod version;

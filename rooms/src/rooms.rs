@@ -65,6 +65,7 @@ impl Rooms {
     pub fn new(graph: Arc<Graph>, server_name: &ServerName, default_version: &str) -> Result<Self, Error> {
         version(default_version)?;
         let keys = Keys::load(&graph, server_name)?;
+        crate::servers::count_once(&graph)?;
         Ok(Self {
             graph,
             keys,
@@ -178,12 +179,7 @@ impl Rooms {
 
     /// Whether a user of this server is joined: only then this server hears what happens there.
     pub fn is_resident(&self, room: RoomNum) -> Result<bool, Error> {
-        for user in self.joined_users(room)? {
-            if self.is_local(&*self.user_id(user)?) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.is_in(self.server_name(), room)
     }
 
     /// The users joined to a room.

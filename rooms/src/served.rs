@@ -33,20 +33,10 @@ impl Rooms {
     pub fn asking<'a>(&self, server: &'a ServerName, room: &RoomId) -> Result<Asking<'a>, Error> {
         let refused = || Error::forbidden("the server is not in the room");
         let room = self.room(room)?.ok_or_else(refused)?;
-        if !self.is_resident(room)? || !self.has_member_of(room, server)? {
+        if !self.is_resident(room)? || !self.is_in(server, room)? {
             return Err(refused());
         }
         Ok(Asking { server, room })
-    }
-
-    /// Whether a user of `server` is joined.
-    pub fn has_member_of(&self, room: RoomNum, server: &ServerName) -> Result<bool, Error> {
-        for user in self.joined_users(room)? {
-            if self.user_id(user)?.server_name() == server {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// An event of the room by its id.
