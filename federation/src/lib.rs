@@ -4,10 +4,17 @@
 //! with each other: [`inbox`] takes what they send, [`outbox`] sends to them, [`memberships`] joins and leaves across
 //! servers.
 
+mod edus;
 mod elsewhere;
 mod error;
+mod gaps;
+mod history;
+mod inbox;
+mod memberships;
+mod origin;
 mod peers;
 mod ring;
+mod verify;
 
 pub use error::{Error, PeerError};
 pub use peers::Peers;
@@ -37,6 +44,7 @@ pub(crate) struct Parts {
     pub(crate) media: Arc<Media>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) ring: Arc<KeyRing>,
+    pub(crate) inbox: inbox::Inbox,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -55,12 +63,33 @@ impl Federation {
     ) -> Result<Self, Error> {
         let peers = Arc::new(Peers::new(&config, rooms.clone())?);
         let ring = Arc::new(KeyRing::new(&config, graph.clone(), peers.clone()));
-        Ok(Self(Arc::new(Parts { config, graph, rooms, users, media, peers, ring, stopping })))
+        Ok(Self(Arc::new(Parts {
+            config,
+            graph,
+            rooms,
+            users,
+            media,
+            peers,
+            ring,
+            inbox: inbox::Inbox::default(),
+            stopping,
+        })))
+    }
+
+    /// Goes on with what was begun before the last stop.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn start(&self) -> Result<(), Error> {
+        self.resume_inbox()
     }
 
     /// The endpoints, for the listeners of federation.
-    #[must_use]
     pub fn router(&self) -> Router {
         Router::new()
+            .merge(inbox::routes())
+            .merge(history::routes())
+            .merge(memberships::routes())
+            .with_state(self.clone())
     }
 }

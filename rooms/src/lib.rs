@@ -1,6 +1,7 @@
 //! What rooms mean: building, authorizing, signing and storing events; memberships; creation and upgrades; state
 //! resolution. Everything a local user does to a room is an operation of [`Rooms`].
 
+mod acl;
 mod authorize;
 mod batch;
 mod create;
