@@ -74,7 +74,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     };
     let graph = Graph::open(&settings)?;
     let stopping = CancellationToken::new();
-    let api = api(&config, &graph, &name, &stopping)?;
+    let (api, federation) = api(&config, &graph, &name, &stopping)?;
 
     // Addresses first: what cannot be listened on is said before anything is promised.
     let mut listeners = Vec::new();
@@ -85,8 +85,17 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     for address in &config.listeners.client_tls {
         listeners.push((bind(*address).await?, Some(tls.clone().ok_or(Error::NoCertificate)?)));
     }
-    let router = with_layers(postern_client::router(api.clone()), &config)
-        .merge(health::routes(graph.clone(), stopping.clone()));
+    for address in &config.listeners.federation {
+        listeners.push((bind(*address).await?, None));
+    }
+    for address in &config.listeners.federation_tls {
+        listeners.push((bind(*address).await?, Some(tls.clone().ok_or(Error::NoCertificate)?)));
+    }
+    let mut apis = postern_client::router(api.clone());
+    if config.federation.enabled {
+        apis = federation.router().merge(apis);
+    }
+    let router = with_layers(apis, &config).merge(health::routes(graph.clone(), stopping.clone()));
     let server =
         Arc::new(Server::new(router, &config.listeners.trusted_proxies, &config.limits, stopping.clone()));
     let mut tasks = tokio::task::JoinSet::new();
@@ -97,6 +106,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         for address in &config.listeners.metrics {
             tasks.spawn(listening.clone().accept(bind(*address).await?, None));
         }
+    }
+    if config.federation.enabled {
+        federation.start()?;
     }
     let followers = postern_client::start(&api);
     let addresses: Vec<String> =
@@ -124,7 +136,7 @@ fn api(
     graph: &Arc<Graph>,
     name: &ServerName,
     stopping: &CancellationToken,
-) -> Result<Api, Error> {
+) -> Result<(Api, Federation), Error> {
     let rooms = Rooms::new(graph.clone(), name, config.rooms.default_version.as_str())?;
     let passwords = &config.passwords;
     let users = Users::new(
@@ -161,17 +173,18 @@ fn api(
         media.clone(),
         stopping.clone(),
     )?;
-    let federation = Arc::new(federation);
-    Ok(Api::new(
+    let elsewhere = Arc::new(federation.clone());
+    let api = Api::new(
         config.clone(),
         graph.clone(),
         rooms,
         users,
         media,
         limiter(config),
-        federation,
+        elsewhere,
         stopping.clone(),
-    ))
+    );
+    Ok((api, federation))
 }
 
 fn limiter(config: &Config) -> Limiter {

@@ -37,6 +37,11 @@ sections! {
         client: Vec<SocketAddr> = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8008))];
         /// Addresses for clients with TLS.
         client_tls: Vec<SocketAddr> = Vec::new();
+        /// Addresses for other servers, without TLS: behind a reverse proxy that terminates it. (The addresses for
+        /// clients serve other servers too.)
+        federation: Vec<SocketAddr> = Vec::new();
+        /// Addresses for other servers, with TLS. Without a delegation other servers come to port 8448.
+        federation_tls: Vec<SocketAddr> = Vec::new();
         /// The certificate chain, PEM. Read again on SIGHUP.
         tls_certificate_file: Option<PathBuf> = None, example "\"/etc/postern/tls/chain.pem\"";
         /// The certificate's private key, PEM. Read again on SIGHUP.
@@ -176,6 +181,36 @@ sections! {
         /// Which new rooms are encrypted though their creator did not ask for it: none (`off`), those only invited people can
         /// join (`private`), or `all`.
         encrypt_by_default: EncryptByDefault = EncryptByDefault::Off;
+    }
+
+    /// Other servers, and how they are reached.
+    federation: Federation {
+        /// Whether this server has to do with others at all.
+        enabled: bool = true;
+        /// The servers there is federation with: names, in which `*` stands for any characters and `?` for one. None:
+        /// all servers.
+        allowed_servers: Vec<String> = Vec::new();
+        /// The servers there is none with, also if they are allowed above.
+        denied_servers: Vec<String> = Vec::new();
+        /// Addresses that may be connected to though they are not public: private networks, loopback.
+        allow_addresses: Vec<IpNet> = Vec::new();
+        /// Certificate authorities that are trusted beside those of the system, PEM.
+        certificate_authorities_file: Option<PathBuf> = None, example "\"/etc/postern/tls/authorities.pem\"";
+        /// The certificate this server shows to other servers, PEM.
+        client_certificate_file: Option<PathBuf> = None, example "\"/etc/postern/tls/client.pem\"";
+        /// The private key of that certificate, PEM.
+        client_key_file: Option<PathBuf> = None, example "\"/etc/postern/tls/client-key.pem\"";
+        /// Servers that are asked for the keys of servers that do not answer themselves.
+        trusted_key_servers: Vec<ServerName> = Vec::new();
+        /// Where other servers find this one: told in `/.well-known/matrix/server`, which answers 404 while this is
+        /// not set.
+        well_known_server: Option<ServerName> = None, example "\"matrix.example.org:443\"";
+        /// How long connecting to another server may take, milliseconds.
+        connect_timeout_ms: u64 = 10_000, check between(100, 600_000);
+        /// How long another server's answer is waited for, milliseconds.
+        request_timeout_ms: u64 = 30_000, check between(100, 600_000);
+        /// Largest body of a request of another server, bytes: a transaction has up to 50 events.
+        max_request_body_bytes: usize = 16 << 20, check between(1 << 20, 1 << 30);
     }
 
     /// What users see of each other.

@@ -4,28 +4,34 @@
 //! with each other: [`inbox`] takes what they send, [`outbox`] sends to them, [`memberships`] joins and leaves across
 //! servers.
 
+mod connector;
+mod discovery;
 mod edus;
 mod elsewhere;
 mod error;
 mod gaps;
 mod history;
 mod inbox;
+mod key_server;
 mod memberships;
 mod origin;
 mod peers;
 mod ring;
 mod verify;
 
+pub use connector::{Connector, is_public};
 pub use error::{Error, PeerError};
-pub use peers::Peers;
+pub use origin::Origin;
+pub use peers::{Opened, Peers};
 pub use ring::KeyRing;
 
-use axum::Router;
+use axum::{Router, extract::DefaultBodyLimit};
 use postern_config::Config;
 use postern_graph::Graph;
 use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::Users;
+use ruma::ServerName;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +68,7 @@ impl Federation {
         stopping: CancellationToken,
     ) -> Result<Self, Error> {
         let peers = Arc::new(Peers::new(&config, rooms.clone())?);
-        let ring = Arc::new(KeyRing::new(&config, graph.clone(), peers.clone()));
+        let ring = Arc::new(KeyRing::new(&config, graph.clone(), rooms.clone(), peers.clone()));
         Ok(Self(Arc::new(Parts {
             config,
             graph,
@@ -84,12 +90,22 @@ impl Federation {
         self.resume_inbox()
     }
 
-    /// The endpoints, for the listeners of federation.
+    /// A server has been heard from: what waits for it can be sent.
+    pub(crate) fn heard_from(&self, server: &ServerName) {
+        self.0.peers.alive(server);
+    }
+
+    /// The endpoints, for the listeners.
     pub fn router(&self) -> Router {
-        Router::new()
+        let of_servers = Router::new()
             .merge(inbox::routes())
             .merge(history::routes())
             .merge(memberships::routes())
+            .layer(axum::middleware::from_fn_with_state(self.clone(), origin::authenticate));
+        Router::new()
+            .merge(key_server::routes())
+            .merge(of_servers)
+            .layer(DefaultBodyLimit::max(self.0.config.federation.max_request_body_bytes))
             .with_state(self.clone())
     }
 }

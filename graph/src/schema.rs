@@ -156,6 +156,8 @@ families! {
     Delayed = "delayed": (UserNum, String) => Json<Value>, Kind::Small;
 
     // ---- federation ------------------------------------------------------------------------------------------
+    /// Signing keys of other servers: (server, key id). Written by federation.
+    ServerKeys = "server_key": (String, String) => Json<Value>, Kind::Small;
     /// Events that other servers have sent, until they are taken into their rooms. Written by rooms.
     Staged = "staged_pdu": (RoomNum, Seq) => Raw, Kind::Scan(8);
     /// Transactions of other servers that were taken: (server, transaction id) to when, milliseconds since the epoch.

@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use postern_graph::{Graph, codec::Raw, schema::ServerState};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName,
-    signatures::{Ed25519KeyPair, JsonError, hash_and_sign_event, sign_event},
+    signatures::{Ed25519KeyPair, JsonError, KeyPair, hash_and_sign_event, sign_event, sign_json},
 };
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,77 @@ impl Keys {
     #[must_use]
     pub fn public_key(&self) -> String {
         STANDARD_NO_PAD.encode(self.pair.public_key())
+    }
+
+    /// The `Authorization` header of a request to another server (specification: request authentication). The signed
+    /// object is made here, of what the request is.
+    ///
+    /// # Errors
+    /// [`Error::Signing`].
+    pub fn sign_request(
+        &self,
+        method: &str,
+        uri: &str,
+        destination: &ServerName,
+        content: Option<CanonicalJsonValue>,
+    ) -> Result<String, Error> {
+        let text = |value: &str| CanonicalJsonValue::String(value.to_owned());
+        let mut request = CanonicalJsonObject::from([
+            ("method".to_owned(), text(method)),
+            ("uri".to_owned(), text(uri)),
+            ("origin".to_owned(), text(self.server_name.as_str())),
+            ("destination".to_owned(), text(destination.as_str())),
+        ]);
+        if let Some(content) = content {
+            request.insert("content".to_owned(), content);
+        }
+        let bytes = serde_json::to_vec(&request).map_err(|error| Error::Signing(error.to_string()))?;
+        let signature = self.pair.sign(&bytes);
+        Ok(format!(
+            "X-Matrix origin=\"{}\",destination=\"{destination}\",key=\"{}\",sig=\"{}\"",
+            self.server_name,
+            self.key_id(),
+            signature.base64()
+        ))
+    }
+
+    /// This server's keys as other servers ask for them, signed (specification: publishing keys); `valid_until` in
+    /// milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// [`Error::Signing`].
+    pub fn published(&self, valid_until: u64) -> Result<CanonicalJsonObject, Error> {
+        let text = |value: &str| CanonicalJsonValue::String(value.to_owned());
+        let key = CanonicalJsonObject::from([("key".to_owned(), text(&self.public_key()))]);
+        let keys = CanonicalJsonObject::from([(self.key_id(), CanonicalJsonValue::Object(key))]);
+        let until = i64::try_from(valid_until).unwrap_or(i64::MAX);
+        let mut object = CanonicalJsonObject::from([
+            ("server_name".to_owned(), text(self.server_name.as_str())),
+            ("verify_keys".to_owned(), CanonicalJsonValue::Object(keys)),
+            ("old_verify_keys".to_owned(), CanonicalJsonValue::Object(CanonicalJsonObject::new())),
+            ("valid_until_ts".to_owned(), CanonicalJsonValue::Integer(ruma::Int::new_saturating(until))),
+        ]);
+        sign_json(self.server_name.as_str(), &self.pair, &mut object)
+            .map_err(|error| Error::Signing(error.to_string()))?;
+        Ok(object)
+    }
+
+    /// This server's signature under another server's published keys, which it vouches for as a notary
+    /// (specification: querying keys through another server). Only what has the shape of published keys is signed.
+    ///
+    /// # Errors
+    /// [`Error::Signing`] if it has not.
+    pub fn vouch(&self, published: &mut CanonicalJsonObject) -> Result<(), Error> {
+        const FIELDS: [&str; 5] =
+            ["server_name", "verify_keys", "old_verify_keys", "valid_until_ts", "signatures"];
+        let complete = ["server_name", "verify_keys", "valid_until_ts"];
+        let is_keys = complete.iter().all(|name| published.contains_key(*name))
+            && published.keys().all(|name| FIELDS.contains(&name.as_str()));
+        if !is_keys {
+            return Err(Error::Signing("these are no published keys".to_owned()));
+        }
+        sign_json(self.server_name.as_str(), &self.pair, published)
+            .map_err(|error| Error::Signing(error.to_string()))
     }
 
     /// Adds this server's signature to a membership of another server's making, where the specification wants one: an

@@ -11,6 +11,7 @@ mod error;
 mod event;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod glob;
 mod hierarchy;
 mod intent;
 mod invites;

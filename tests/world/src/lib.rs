@@ -21,6 +21,7 @@
 
 mod answer;
 mod client;
+mod federating;
 mod keeper;
 mod link;
 mod rooms;
@@ -31,6 +32,7 @@ mod syncing;
 
 pub use answer::Answer;
 pub use client::{Client, PASSWORD};
+pub use federating::Certificates;
 pub use http::Method;
 pub use link::{Broken, Link};
 pub use server::{SHARED_SECRET, Server, shared};

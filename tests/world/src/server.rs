@@ -361,7 +361,7 @@ fn signal(name: &str, process: u32) {
 
 /// An address nobody listens on. Its port is below those that outgoing connections get, so that none takes it
 /// while the server is down.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..20_000 {
         let number = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
