@@ -1,6 +1,7 @@
 //! What rooms mean: building, authorizing, signing and storing events; memberships; creation and upgrades; state
 //! resolution. Everything a local user does to a room is an operation of [`Rooms`].
 
+mod acl;
 mod authorize;
 mod batch;
 mod create;
@@ -21,6 +22,7 @@ mod receipts;
 mod receive;
 mod resolve;
 mod rooms;
+mod typing;
 pub mod version;
 pub mod view;
 
@@ -33,6 +35,7 @@ pub use event::Event;
 pub use hierarchy::{Node, Walk};
 pub use membership::MembershipChange;
 pub use postern_graph::event::MembershipKind;
-pub use receipts::{ReceiptKind, UserReceipt};
+pub use receipts::{ReceiptKind, RemoteReceipt, UserReceipt};
 pub use receive::{Received, Verified};
 pub use rooms::{Rooms, now_ms};
+pub use typing::{LONGEST as LONGEST_TYPING, Typing};

@@ -22,3 +22,7 @@ pub const HIERARCHY_ROOMS: usize = 5_000;
 pub const VISIBLE_USERS: usize = 100_000;
 /// Rooms whose member counts are kept in memory.
 pub const ROOMS_IN_MEMORY: usize = 10_000;
+/// Access control lists kept ready in memory: each is about as large as its event.
+pub const ACLS_IN_MEMORY: usize = 500;
+/// Receipts moved by one commit: each takes a sequence number.
+pub const RECEIPTS_AT_ONCE: usize = 1_000;
