@@ -74,7 +74,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     };
     let graph = Graph::open(&settings)?;
     let stopping = CancellationToken::new();
-    let api = api(&config, &graph, &name, &stopping)?;
+    let (api, federation) = api(&config, &graph, &name, &stopping)?;
 
     // Addresses first: what cannot be listened on is said before anything is promised.
     let mut listeners = Vec::new();
@@ -99,6 +99,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         }
     }
     let followers = postern_client::start(&api);
+    let sending = federation.start()?;
     let addresses: Vec<String> =
         listeners.iter().map(|(listener, tls)| url(listener, tls.is_some())).collect();
     for (listener, tls) in listeners {
@@ -113,7 +114,8 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     while tasks.join_next().await.is_some() {}
     server.drain(Duration::from_secs(config.limits.drain_seconds)).await;
     followers.stop().await;
-    drop(api);
+    sending.stop().await;
+    drop((api, federation));
     graph.flush()?;
     tracing::info!("stopped");
     Ok(())
@@ -124,7 +126,7 @@ fn api(
     graph: &Arc<Graph>,
     name: &ServerName,
     stopping: &CancellationToken,
-) -> Result<Api, Error> {
+) -> Result<(Api, Arc<Federation>), Error> {
     let rooms = Rooms::new(graph.clone(), name, config.rooms.default_version.as_str())?;
     let passwords = &config.passwords;
     let users = Users::new(
@@ -162,16 +164,17 @@ fn api(
         stopping.clone(),
     )?;
     let federation = Arc::new(federation);
-    Ok(Api::new(
+    let api = Api::new(
         config.clone(),
         graph.clone(),
         rooms,
         users,
         media,
         limiter(config),
-        federation,
+        federation.clone(),
         stopping.clone(),
-    ))
+    );
+    Ok((api, federation))
 }
 
 fn limiter(config: &Config) -> Limiter {

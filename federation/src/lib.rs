@@ -4,21 +4,27 @@
 //! with each other: [`inbox`] takes what they send, [`outbox`] sends to them, [`memberships`] joins and leaves across
 //! servers.
 
+mod devices;
+mod edus;
 mod elsewhere;
 mod error;
+mod outbox;
 mod peers;
 mod ring;
 
 pub use error::{Error, PeerError};
+pub use outbox::Followers;
 pub use peers::Peers;
 pub use ring::KeyRing;
 
 use axum::Router;
+use outbox::{Outbox, Pace};
 use postern_config::Config;
 use postern_graph::Graph;
 use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::Users;
+use ruma::ServerName;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +43,7 @@ pub(crate) struct Parts {
     pub(crate) media: Arc<Media>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) ring: Arc<KeyRing>,
+    pub(crate) outbox: Outbox,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -55,7 +62,28 @@ impl Federation {
     ) -> Result<Self, Error> {
         let peers = Arc::new(Peers::new(&config, rooms.clone())?);
         let ring = Arc::new(KeyRing::new(&config, graph.clone(), peers.clone()));
-        Ok(Self(Arc::new(Parts { config, graph, rooms, users, media, peers, ring, stopping })))
+        let outbox = Outbox::new(
+            graph.clone(),
+            rooms.clone(),
+            users.clone(),
+            peers.clone(),
+            config.users.presence,
+            Pace::default(),
+        );
+        Ok(Self(Arc::new(Parts { config, graph, rooms, users, media, peers, ring, outbox, stopping })))
+    }
+
+    /// Starts what works in the background: sending to other servers.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn start(&self) -> Result<Followers, Error> {
+        self.0.outbox.start()
+    }
+
+    /// A server is there: what could not be sent to it is sent soon.
+    pub fn heard_from(&self, server: &ServerName) {
+        self.0.outbox.heard_from(server);
     }
 
     /// The endpoints, for the listeners of federation.

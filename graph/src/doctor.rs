@@ -69,6 +69,7 @@ pub fn check(path: &Path) -> Result<Findings, Error> {
     doctor.state_maps();
     doctor.current_state();
     doctor.memberships();
+    doctor.room_servers();
     doctor.chains();
     Ok(doctor.findings)
 }

@@ -127,6 +127,11 @@ families! {
     Memberships = "membership": (UserNum, RoomNum) => Membership, Kind::Scan(8);
     /// The other way: the users of a room by kind of membership (`event::MembershipKind`).
     Members = "member": (RoomNum, u8, UserNum) => EventNum, Kind::Scan(8);
+    /// What a user was shown of a room this server is not in, when invited or knocking: a JSON array of stripped events.
+    InviteStates = "invite_state": (UserNum, RoomNum) => Raw, Kind::Scan(8);
+    /// The servers of a room, from its joined users: how many users each has there, and since when it has any. Written
+    /// with memberships.
+    RoomServers = "room_server": (RoomNum, String) => (u64, Pos), Kind::Scan(8);
     /// Rooms a user has forgotten: up to where.
     Forgotten = "forgotten": (UserNum, RoomNum) => Pos, Kind::Scan(8);
     /// The events that relate to one: (parent, relation type, where the child stands).
@@ -149,6 +154,15 @@ families! {
     EventTransactions = "event_transaction": (EventNum,) => (String, String), Kind::Point;
     /// Events to be sent later (MSC4140): (user, delay id).
     Delayed = "delayed": (UserNum, String) => Json<Value>, Kind::Small;
+
+    // ---- federation ------------------------------------------------------------------------------------------
+    /// Events that other servers have sent, until they are taken into their rooms. Written by rooms.
+    Staged = "staged_pdu": (RoomNum, Seq) => Raw, Kind::Scan(8);
+    /// Transactions of other servers that were taken: (server, transaction id) to when, milliseconds since the epoch.
+    ReceivedTransactions = "received_transaction": (String, String) => u64, Kind::Small;
+    /// Events of other servers' users that this server has let into a room, and passes on. Written by rooms, removed
+    /// by the outbox once they are queued.
+    Relayed = "relayed": (EventNum,) => (), Kind::Point;
 
     // ---- what users say about rooms --------------------------------------------------------------------------
     /// Read receipts: (room, user, kind: 0 public, 1 private, thread or "") to (since when it stands, content).
@@ -213,9 +227,6 @@ families! {
     Dehydrated = "dehydrated": (UserNum,) => Json<Value>, Kind::Small;
 
     // ---- what other servers are due (federation/) ----------------------------------------------------------------
-    /// Events of users of other servers that this server took in as a resident of the room and has to send on. Written
-    /// by rooms with the event, removed by the outbox once they are queued.
-    Relayed = "relayed": (EventNum,) => (), Kind::Point;
     /// Events a server has not been sent yet: (server, the event's place in the log) to (event, when it was queued in
     /// ms). Written by the outbox.
     OutboxEvents = "outbox_event": (ServerNum, Seq) => (EventNum, u64), Kind::Scan(8);

@@ -10,8 +10,8 @@ use postern_graph::{
     log::LogEntry,
     schema::{
         ChainEvents, ChainLinks, ChainTips, Chains, Children, CurrentState, Cursors, EventJson, EventRecords,
-        Heads, Links, Members, Memberships, Meta, Names, Numbers, Relations, StateAt, StateNodes, ThreadTips,
-        Threads, Timeline,
+        Heads, Links, Members, Memberships, Meta, Names, Numbers, Relations, RoomServers, StateAt,
+        StateNodes, ThreadTips, Threads, Timeline,
     },
 };
 use std::{path::Path, sync::Arc};
@@ -59,6 +59,9 @@ impl Writer {
             let kind = MembershipKind::Join;
             commit.put::<Memberships>(&(user, room), &Membership { kind, event, since: pos, sender });
             commit.put::<Members>(&(room, kind as u8, user), &event);
+            let servers = (room, "h".to_owned());
+            let (count, since) = graph.get::<RoomServers>(&servers).unwrap().unwrap_or((0, pos));
+            commit.put::<RoomServers>(&servers, &(count + 1, since));
         }
         let prev = std::mem::replace(&mut self.head.extremities, vec![event]);
         for prev in &prev {
@@ -309,6 +312,20 @@ fn memberships_that_disagree_are_found() {
         let key = (user(g, "@alice:h"), ROOM);
         let stored = g.get::<Memberships>(&key).unwrap().unwrap();
         commit.put::<Memberships>(&key, &Membership { event: MESSAGE, ..stored });
+    });
+}
+
+#[test]
+fn servers_of_a_room_that_are_not_those_of_its_members_are_found() {
+    let server = |name: &str| (ROOM, name.to_owned());
+    finds("Server h has 21 users in room 1 (!room:h), whose servers do not have it", move |_, commit| {
+        commit.delete::<RoomServers>(&server("h"));
+    });
+    finds("Server h is said to have 5 users in room 1 (!room:h), and has 21", move |_, commit| {
+        commit.put::<RoomServers>(&server("h"), &(5, Pos(1)));
+    });
+    finds("Server other is said to have 1 users in room 1 (!room:h), and has 0", move |_, commit| {
+        commit.put::<RoomServers>(&server("other"), &(1, Pos(1)));
     });
 }
 

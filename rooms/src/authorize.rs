@@ -56,7 +56,7 @@ impl Batch<'_> {
             named.extend(self.event_by_id(id)?);
         }
         if rules.room_create_event_id_as_room_id {
-            named.extend(self.state("m.room.create", "")?);
+            named.extend(self.create_by_room_id()?);
         }
         Ok(check_state_dependent_auth_rules(rules, event, |event_type: &StateEventType, state_key: &str| {
             let event_type = TimelineEventType::from(event_type.to_string());
@@ -65,6 +65,15 @@ impl Batch<'_> {
                 .find(|event| *event.kind() == event_type && event.state_key() == Some(state_key))
                 .cloned()
         }))
+    }
+
+    /// The create event of a room whose id is its hash.
+    fn create_by_room_id(&self) -> Result<Option<Arc<Event>>, Error> {
+        let id = format!("${}", self.room_id().as_str().trim_start_matches('!'));
+        match EventId::parse(&id) {
+            Ok(id) => self.event_by_id(&id),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Whether the room's rules allow `event` where the state is `root`.

@@ -13,7 +13,8 @@ use postern_graph::{
     schema::{Children, EventJson, EventRecords, EventTransactions, Heads, Timeline, Transactions},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, RoomId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId,
+    UserId,
     events::TimelineEventType,
     room_version_rules::EventsReferenceFormatVersion,
     state_res::{auth_types_for_event, check_pdu_format},
@@ -109,6 +110,7 @@ pub(crate) struct Batch<'r> {
     pub(crate) rewritten: Vec<EventNum>,
     order: Vec<EventNum>,
     pub(crate) membership_overlay: HashMap<UserNum, Option<MembershipKind>>,
+    pub(crate) server_overlay: HashMap<OwnedServerName, Option<(u64, Pos)>>,
 }
 
 impl<'r> Batch<'r> {
@@ -132,6 +134,7 @@ impl<'r> Batch<'r> {
             rewritten: Vec::new(),
             order: Vec::new(),
             membership_overlay: HashMap::new(),
+            server_overlay: HashMap::new(),
         }
     }
 
@@ -171,19 +174,7 @@ impl<'r> Batch<'r> {
 
     /// The PDU, without hash and signature.
     pub(crate) fn build(&self, sender: &UserId, draft: &Draft) -> Result<CanonicalJsonObject, Error> {
-        let content: CanonicalJsonValue = serde_json::from_str(draft.content.get())
-            .map_err(|error| Error::BadJson(format!("the content is no canonical JSON: {error}")))?;
-        if content.as_object().is_none() {
-            return Err(Error::BadJson("the content is not an object".to_owned()));
-        }
-        let field = |name: &str, value: &str| {
-            (value.len() <= limits::FIELD_BYTES).then_some(()).ok_or_else(|| {
-                Error::TooLarge(format!("the {name} is longer than {} bytes", limits::FIELD_BYTES))
-            })
-        };
-        field("type", &draft.event_type)?;
-        field("state key", draft.state_key.as_deref().unwrap_or_default())?;
-
+        let mut pdu = self.frame(sender, draft)?;
         let rules = &self.version.rules;
         let kind = TimelineEventType::from(draft.event_type.as_str());
         let auth_types = auth_types_for_event(
@@ -207,13 +198,33 @@ impl<'r> Batch<'r> {
         for num in self.head.extremities.iter().rev().take(limits::PREV_EVENTS) {
             prev.push(self.event(*num)?);
         }
+        pdu.insert("auth_events".to_owned(), self.references(&auth)?);
+        pdu.insert("prev_events".to_owned(), self.references(&prev)?);
+        pdu.insert("depth".to_owned(), CanonicalJsonValue::Integer(int(self.head.depth + 1)));
+        Ok(pdu)
+    }
+
+    /// The PDU without its place in the graph.
+    pub(crate) fn frame(&self, sender: &UserId, draft: &Draft) -> Result<CanonicalJsonObject, Error> {
+        let content: CanonicalJsonValue = serde_json::from_str(draft.content.get())
+            .map_err(|error| Error::BadJson(format!("the content is no canonical JSON: {error}")))?;
+        if content.as_object().is_none() {
+            return Err(Error::BadJson("the content is not an object".to_owned()));
+        }
+        let field = |name: &str, value: &str| {
+            (value.len() <= limits::FIELD_BYTES).then_some(()).ok_or_else(|| {
+                Error::TooLarge(format!("the {name} is longer than {} bytes", limits::FIELD_BYTES))
+            })
+        };
+        field("type", &draft.event_type)?;
+        field("state key", draft.state_key.as_deref().unwrap_or_default())?;
+
+        let rules = &self.version.rules;
+        let kind = TimelineEventType::from(draft.event_type.as_str());
 
         let text = |value: &str| CanonicalJsonValue::String(value.to_owned());
         let mut pdu = CanonicalJsonObject::new();
-        pdu.insert("auth_events".to_owned(), self.references(&auth)?);
-        pdu.insert("prev_events".to_owned(), self.references(&prev)?);
         pdu.insert("content".to_owned(), content);
-        pdu.insert("depth".to_owned(), CanonicalJsonValue::Integer(int(self.head.depth + 1)));
         pdu.insert(
             "origin_server_ts".to_owned(),
             CanonicalJsonValue::Integer(int(draft.origin_ts.unwrap_or_else(crate::rooms::now_ms))),
@@ -299,11 +310,17 @@ impl<'r> Batch<'r> {
 
     /// A sealed event with its names turned into numbers, as it enters the batch.
     pub(crate) fn met(&mut self, id: OwnedEventId, json: String) -> Result<Event, Error> {
+        let pos = Pos::at(self.commit.take_seq());
+        self.met_at(id, json, pos)
+    }
+
+    /// The same, standing at `pos`.
+    pub(crate) fn met_at(&mut self, id: OwnedEventId, json: String, pos: Pos) -> Result<Event, Error> {
         let graph = &self.rooms.graph;
         let num = EventNum(graph.intern(NameKind::Event, id.as_str(), &mut self.commit)?);
         let record = EventRecord {
             room: self.room,
-            pos: Pos::at(self.commit.take_seq()),
+            pos,
             depth: 0,
             origin_ts: 0,
             sender: UserNum(0),
@@ -334,7 +351,39 @@ impl<'r> Batch<'r> {
     /// # Errors
     /// [`Error::MissingEvents`] if any end is not here, [`Error::BadJson`] if it follows on an event of another room.
     pub(crate) fn links(&self, event: &Event) -> Result<EventLinks, Error> {
-        let (mut links, mut missing) = (EventLinks::default(), Vec::new());
+        let (prev, mut missing) = self.prev_links(event)?;
+        match self.auth_links(event) {
+            Ok(auth) if missing.is_empty() => Ok(EventLinks { prev, auth }),
+            Err(Error::MissingEvents(auth)) => {
+                missing.extend(auth);
+                Err(Error::MissingEvents(missing))
+            }
+            Ok(_) => Err(Error::MissingEvents(missing)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The events that authorize an event.
+    ///
+    /// # Errors
+    /// [`Error::MissingEvents`] if any is not here.
+    pub(crate) fn auth_links(&self, event: &Event) -> Result<Vec<EventNum>, Error> {
+        let (mut auth, mut missing) = (Vec::new(), Vec::new());
+        for id in event.auth_events() {
+            match self.event_by_id(id)? {
+                Some(event) => auth.push(event.num),
+                None => missing.push(id.clone()),
+            }
+        }
+        if missing.is_empty() { Ok(auth) } else { Err(Error::MissingEvents(missing)) }
+    }
+
+    /// The previous events of an event that are part of the room's graph here, and the ids of the others.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] if it follows on an event of another room.
+    pub(crate) fn prev_links(&self, event: &Event) -> Result<(Vec<EventNum>, Vec<OwnedEventId>), Error> {
+        let (mut known, mut missing) = (Vec::new(), Vec::new());
         for id in event.prev_events() {
             match self.event_by_id(id)? {
                 // The state after it would become this room's.
@@ -344,17 +393,11 @@ impl<'r> Batch<'r> {
                         event.id
                     )));
                 }
-                Some(prev) => links.prev.push(prev.num),
-                None => missing.push(id.clone()),
+                Some(prev) if !prev.record.has(flags::OUTLIER) => known.push(prev.num),
+                _ => missing.push(id.clone()),
             }
         }
-        for id in event.auth_events() {
-            match self.event_by_id(id)? {
-                Some(auth) => links.auth.push(auth.num),
-                None => missing.push(id.clone()),
-            }
-        }
-        if missing.is_empty() { Ok(links) } else { Err(Error::MissingEvents(missing)) }
+        Ok((known, missing))
     }
 
     /// The state before an event that follows on `prev`: the resolution of the states after them.
@@ -378,13 +421,7 @@ impl<'r> Batch<'r> {
         links: EventLinks,
         before: Root,
     ) -> Result<Arc<Event>, Error> {
-        event.record.state_before = before;
-        event.record.state_after = match event.record.state_key {
-            Some(key) if !event.record.has(flags::REJECTED) => {
-                self.rooms.graph.state_set(&mut self.commit, before, key, Some(event.num))?
-            }
-            _ => before,
-        };
+        self.set_states(&mut event, before)?;
         let event = self.keep(event, &links)?;
         if event.record.is_visible() {
             self.commit.log(LogEntry::Event {
@@ -400,30 +437,60 @@ impl<'r> Batch<'r> {
         Ok(event)
     }
 
+    /// Notes the state before an event, and the one after it.
+    pub(crate) fn set_states(&mut self, event: &mut Event, before: Root) -> Result<(), Error> {
+        event.record.state_before = before;
+        event.record.state_after = match event.record.state_key {
+            Some(key) if !event.record.has(flags::REJECTED) => {
+                self.rooms.graph.state_set(&mut self.commit, before, key, Some(event.num))?
+            }
+            _ => before,
+        };
+        Ok(())
+    }
+
     /// Stores an event with its edges and its place in the timeline.
     pub(crate) fn keep(&mut self, event: Event, links: &EventLinks) -> Result<Arc<Event>, Error> {
-        let (num, pos) = (event.num, event.record.pos);
+        let pos = event.record.pos;
         for prev in &links.prev {
-            self.commit.put::<Children>(&(*prev, num), &());
+            self.commit.put::<Children>(&(*prev, event.num), &());
         }
-        if !event.record.has(flags::REJECTED) && AUTHORIZING.contains(&event.kind().to_string().as_str()) {
+        self.commit.put::<Timeline>(&(self.room, pos), &event.num);
+        self.head.depth = self.head.depth.max(event.record.depth);
+        if pos > Pos::BACKFILL {
+            self.head.latest = Some(pos);
+        }
+        self.keep_apart(event, links)
+    }
+
+    /// Stores an event with its edges, and no place in the timeline.
+    pub(crate) fn keep_apart(&mut self, event: Event, links: &EventLinks) -> Result<Arc<Event>, Error> {
+        let num = event.num;
+        if self.event_by_id(&event.id)?.is_some() {
+            // It was known apart from the timeline: its place in the chain cover stays, what was read of it does not.
+            self.rewritten.push(num);
+        } else if !event.record.has(flags::REJECTED)
+            && AUTHORIZING.contains(&event.kind().to_string().as_str())
+        {
             self.rooms.graph.chain_add(&mut self.commit, num, &links.auth)?;
         }
+        Ok(self.keep_aside(event, links))
+    }
+
+    /// Stores an event with its edges only.
+    pub(crate) fn keep_aside(&mut self, event: Event, links: &EventLinks) -> Arc<Event> {
+        let num = event.num;
         self.rooms.graph.link(&mut self.commit, num, links);
         self.commit.put::<EventJson>(&(num,), &Raw(event.json().as_bytes().to_vec()));
-        self.commit.put::<Timeline>(&(self.room, pos), &num);
-        self.head.depth = self.head.depth.max(event.record.depth);
-        self.head.latest = Some(pos);
-
         let event = Arc::new(event);
         self.ids.insert(event.id.clone(), num);
         self.added.insert(num, event.clone());
         self.order.push(num);
-        Ok(event)
+        event
     }
 
     /// The room now ends with `event` too, instead of what it follows on; its state is that of all its ends.
-    fn extend_head(&mut self, event: &Arc<Event>, prev: &[EventNum]) -> Result<(), Error> {
+    pub(crate) fn extend_head(&mut self, event: &Arc<Event>, prev: &[EventNum]) -> Result<(), Error> {
         // What is not shown is no end of the room; whoever follows on it follows on what it follows on.
         let mut covered: HashSet<EventNum> = HashSet::new();
         let mut open = prev.to_vec();
@@ -432,7 +499,7 @@ impl<'r> Batch<'r> {
                 && covered.insert(num)
                 && !self.event(num)?.record.is_visible()
             {
-                open.extend(self.links(&*self.event(num)?)?.prev);
+                open.extend(self.prev_links(&*self.event(num)?)?.0);
             }
         }
         self.head.extremities.retain(|num| !covered.contains(num));
@@ -450,19 +517,26 @@ impl<'r> Batch<'r> {
         self.move_state(state, event)
     }
 
-    fn authorize(&self, event: &Event) -> Result<(), Error> {
+    pub(crate) fn authorize(&self, event: &Event) -> Result<(), Error> {
         self.well_authorized(event)?.map_err(Error::forbidden)?;
         self.allowed_in(self.head.state, event)?.map_err(Error::forbidden)
     }
 
     /// Applies the batch. Visible to every reader on return; durable when [`postern_graph::Graph::durable_at`] says.
-    pub(crate) fn commit(mut self) -> Result<Seq, Error> {
+    pub(crate) fn commit(self) -> Result<Seq, Error> {
+        self.commit_apart(true)
+    }
+
+    /// The same; `with_head` says whether the room has a graph here, with a head.
+    pub(crate) fn commit_apart(mut self, with_head: bool) -> Result<Seq, Error> {
         for num in &self.order {
             if let Some(event) = self.added.get(num) {
                 self.commit.put::<EventRecords>(&(*num,), &event.record);
             }
         }
-        self.commit.put::<Heads>(&(self.room,), &self.head);
+        if with_head {
+            self.commit.put::<Heads>(&(self.room,), &self.head);
+        }
         let seq = self.rooms.graph.commit(self.commit)?;
         for num in self.rewritten {
             self.rooms.forget_cached(num);

@@ -11,7 +11,7 @@ use postern_graph::{
     event::{Membership, MembershipKind},
     log::LogEntry,
     schema::{
-        CurrentState, EventJson, EventOriginals, EventRecords, Forgotten, Members, Memberships,
+        CurrentState, EventJson, EventOriginals, EventRecords, Forgotten, InviteStates, Members, Memberships,
         PendingRedactions, Relations, StateAt, ThreadTips, Threads,
     },
 };
@@ -101,7 +101,12 @@ impl Batch<'_> {
     }
 
     /// `event` is now what says of `user`'s membership, or nothing is.
-    fn membership_changed(&mut self, user: &UserId, event: Option<&Event>, since: Pos) -> Result<(), Error> {
+    pub(crate) fn membership_changed(
+        &mut self,
+        user: &UserId,
+        event: Option<&Event>,
+        since: Pos,
+    ) -> Result<(), Error> {
         let num = UserNum(self.rooms.graph.intern(NameKind::User, user.as_str(), &mut self.commit)?);
         let before = match self.membership_overlay.get(&num) {
             Some(kind) => *kind,
@@ -122,7 +127,12 @@ impl Batch<'_> {
             }
             None => self.commit.delete::<Memberships>(&(num, self.room)),
         }
-        self.membership_overlay.insert(num, now.map(|(_, kind)| kind));
+        if !matches!(now, Some((_, MembershipKind::Invite | MembershipKind::Knock))) {
+            self.commit.delete::<InviteStates>(&(num, self.room));
+        }
+        let kind = now.map(|(_, kind)| kind);
+        self.count_server(user.server_name(), before, kind, since)?;
+        self.membership_overlay.insert(num, kind);
         self.commit.log(LogEntry::Membership { user: num, room: self.room });
         Ok(())
     }

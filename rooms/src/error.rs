@@ -21,6 +21,15 @@ pub enum Error {
     /// A room version this server does not have.
     #[error("room version {0:?} is not supported")]
     UnsupportedVersion(String),
+    /// The room is of a version that the asking server does not have.
+    #[error("the room is of version {0}")]
+    IncompatibleVersion(String),
+    /// Whether the user may join can only be told by a server that is in one of the rooms the join rules name.
+    #[error("{0}")]
+    UnableToAuthorise(String),
+    /// The user may join, but nobody on this server can let them in.
+    #[error("{0}")]
+    UnableToGrant(String),
     /// The state asked for at creation contradicts itself.
     #[error("{0}")]
     InvalidRoomState(String),

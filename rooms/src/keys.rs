@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use postern_graph::{Graph, codec::Raw, schema::ServerState};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, ServerName,
-    signatures::{Ed25519KeyPair, JsonError, hash_and_sign_event},
+    signatures::{Ed25519KeyPair, JsonError, hash_and_sign_event, sign_event},
 };
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,31 @@ impl Keys {
     #[must_use]
     pub fn public_key(&self) -> String {
         STANDARD_NO_PAD.encode(self.pair.public_key())
+    }
+
+    /// Adds this server's signature to a membership of another server's making, where the specification wants one: an
+    /// invite of a local user, or a join that a local user authorises. Nothing else is signed.
+    ///
+    /// # Errors
+    /// [`Error::Signing`] if it is neither.
+    pub(crate) fn cosign(&self, event: &mut CanonicalJsonObject, version: &Version) -> Result<(), Error> {
+        let text = |object: &CanonicalJsonObject, name: &str| {
+            object.get(name).and_then(CanonicalJsonValue::as_str).unwrap_or_default().to_owned()
+        };
+        let content = event.get("content").and_then(CanonicalJsonValue::as_object);
+        let ours = content.is_some_and(|content| {
+            let who = match text(content, "membership").as_str() {
+                "invite" => text(event, "state_key"),
+                "join" => text(content, "join_authorised_via_users_server"),
+                _ => return false,
+            };
+            who.split_once(':').is_some_and(|(_, server)| server == self.server_name.as_str())
+        });
+        if !ours || text(event, "type") != "m.room.member" {
+            return Err(Error::Signing("it is no membership that this server has a say in".to_owned()));
+        }
+        sign_event(self.server_name.as_str(), &self.pair, event, &version.rules.redaction)
+            .map_err(|error| Error::Signing(error.to_string()))
     }
 
     /// Adds hash and signature to an event whose sender is of this server.

@@ -22,6 +22,24 @@ pub const HIERARCHY_ROOMS: usize = 5_000;
 pub const VISIBLE_USERS: usize = 100_000;
 /// Rooms whose member counts are kept in memory.
 pub const ROOMS_IN_MEMORY: usize = 10_000;
+/// Keys of one signer tried for one event; servers sign with one.
+pub const KEYS_OF_A_SIGNER: usize = 8;
+/// Rooms of a restricted room's join rules that are looked at.
+pub const ALLOWING_ROOMS: usize = 100;
+/// Authorizing events taken over from another server's template.
+pub const TEMPLATE_AUTH_EVENTS: usize = 16;
+/// Stripped state events of an invite, and all of them together in bytes.
+pub const INVITE_STATE_EVENTS: usize = 64;
+/// See [`INVITE_STATE_EVENTS`].
+pub const INVITE_STATE_BYTES: usize = 128 << 10;
+/// Events of an auth chain given to another server at once.
+pub const AUTH_CHAIN: usize = 100_000;
+/// Events of one answer to a server that backfills.
+pub const BACKFILL_EVENTS: usize = 100;
+/// Events of one answer to a server that misses some.
+pub const MISSING_EVENTS: usize = 50;
+/// Events walked through for such an answer.
+pub const HISTORY_WALK: usize = 2_000;
 /// Access control lists kept ready in memory: each is about as large as its event.
 pub const ACLS_IN_MEMORY: usize = 500;
 /// Receipts moved by one commit: each takes a sequence number.

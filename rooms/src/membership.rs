@@ -3,11 +3,12 @@
 use crate::{
     Error, Event,
     batch::{Batch, Draft},
+    limits,
     power::Action,
     rooms::Rooms,
 };
 use postern_graph::{
-    NameKind, Pos, RoomNum, UserNum,
+    NameKind, Pos, UserNum,
     event::MembershipKind,
     schema::{Forgotten, Profiles},
 };
@@ -139,6 +140,19 @@ pub(crate) fn change_membership(
     target: &UserId,
     change: &MembershipChange,
 ) -> Result<Option<OwnedEventId>, Error> {
+    match draft_membership(batch, sender, target, change)? {
+        Some(draft) => Ok(Some(batch.add(sender, &draft)?.id.clone())),
+        None => Ok(None),
+    }
+}
+
+/// The member event for a change; nothing if it is so already.
+pub(crate) fn draft_membership(
+    batch: &mut Batch<'_>,
+    sender: &UserId,
+    target: &UserId,
+    change: &MembershipChange,
+) -> Result<Option<Draft>, Error> {
     let current = batch.state("m.room.member", target.as_str())?;
     let before = current.as_deref().and_then(membership_of);
     check(batch, sender, target, before, change)?;
@@ -150,8 +164,7 @@ pub(crate) fn change_membership(
         content.extend(profile(batch.rooms, number)?.into_iter().filter(|(_, value)| !value.is_null()));
     }
     if change.to == MembershipKind::Join
-        && before != Some(MembershipKind::Join)
-        && let Some(user) = authorizing_user(batch, target, before)?
+        && let Admission::By(user) = admission(batch, target, before)?
     {
         content.insert("join_authorised_via_users_server".to_owned(), user.to_string().into());
     }
@@ -168,8 +181,7 @@ pub(crate) fn change_membership(
             return Ok(None);
         }
     }
-    let event = batch.add(sender, &Draft::state("m.room.member", target.as_str(), &content)?)?;
-    Ok(Some(event.id.clone()))
+    Draft::state("m.room.member", target.as_str(), &content).map(Some)
 }
 
 /// What the room's rules alone would answer less helpfully, or allow though the request makes no sense.
@@ -219,18 +231,33 @@ pub(crate) fn membership_of(event: &Event) -> Option<MembershipKind> {
     event.membership()
 }
 
+/// Who lets a user into a restricted room without an invite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Nobody has to: the room is not restricted, or the user is in it or invited.
+    NotNeeded,
+    /// This local member.
+    By(OwnedUserId),
+    /// The user is in none of the rooms that allow joining.
+    NotEntitled,
+    /// This server is in none of these rooms, and cannot tell.
+    Unknown,
+    /// The user is entitled, but no local member may invite.
+    NobodyMay,
+}
+
 /// For a restricted room joined without an invite: a local member who may invite, if `user` is in one of the rooms
 /// that allow joining (specification: restricted rooms).
-fn authorizing_user(
+pub(crate) fn admission(
     batch: &Batch<'_>,
     user: &UserId,
     before: Option<MembershipKind>,
-) -> Result<Option<OwnedUserId>, Error> {
+) -> Result<Admission, Error> {
     let rules = &batch.version.rules.authorization;
-    if !rules.restricted_join_rule || before == Some(MembershipKind::Invite) {
-        return Ok(None);
+    if !rules.restricted_join_rule || matches!(before, Some(MembershipKind::Invite | MembershipKind::Join)) {
+        return Ok(Admission::NotNeeded);
     }
-    let Some(join_rules) = batch.state("m.room.join_rules", "")? else { return Ok(None) };
+    let Some(join_rules) = batch.state("m.room.join_rules", "")? else { return Ok(Admission::NotNeeded) };
     let content: Value = join_rules.content_as().unwrap_or_default();
     let restricted = match content.get("join_rule").and_then(Value::as_str) {
         Some("restricted") => true,
@@ -238,21 +265,26 @@ fn authorizing_user(
         _ => false,
     };
     if !restricted {
-        return Ok(None);
+        return Ok(Admission::NotNeeded);
     }
     let allowed = content.get("allow").and_then(Value::as_array).into_iter().flatten();
-    let rooms: Vec<RoomNum> = allowed
+    let named = allowed
         .filter(|entry| entry.get("type").and_then(Value::as_str) == Some("m.room_membership"))
-        .filter_map(|entry| <&RoomId>::try_from(entry.get("room_id")?.as_str()?).ok())
-        .filter_map(|room| batch.rooms.room(room).ok().flatten())
-        .collect();
-    let Some(number) = batch.rooms.user(user)? else { return Ok(None) };
-    let mut member = false;
-    for room in rooms {
-        member = member || batch.rooms.is_joined(room, number)?;
+        .filter_map(|entry| <&RoomId>::try_from(entry.get("room_id")?.as_str()?).ok());
+    let (mut entitled, mut known) = (false, false);
+    let number = batch.rooms.user(user)?;
+    for room in named.take(limits::ALLOWING_ROOMS) {
+        let Some(room) = batch.rooms.room(room)? else { continue };
+        if !batch.rooms.is_resident(room)? {
+            continue;
+        }
+        known = true;
+        if let Some(number) = number {
+            entitled = entitled || batch.rooms.is_joined(room, number)?;
+        }
     }
-    if !member {
-        return Ok(None);
+    if !entitled {
+        return Ok(if known { Admission::NotEntitled } else { Admission::Unknown });
     }
     let levels = batch.power_levels()?;
     let mut candidates: Vec<OwnedUserId> = Vec::new();
@@ -263,5 +295,5 @@ fn authorizing_user(
         }
     }
     // Any would do; the most powerful is the least likely to be gone when others check.
-    Ok(candidates.into_iter().max_by_key(|id| levels.level(id)))
+    Ok(candidates.into_iter().max_by_key(|id| levels.level(id)).map_or(Admission::NobodyMay, Admission::By))
 }

@@ -2,14 +2,22 @@
 //!
 //! <https://spec.matrix.org/latest/server-server-api/#checks-performed-on-receipt-of-a-pdu>
 
-use crate::{Error, Event, batch::Batch, limits, rooms::Rooms, version::Version};
-use postern_graph::event::flags;
+use crate::{Error, Event, authorize::Verdict, batch::Batch, limits, rooms::Rooms, version::Version};
+use postern_graph::{
+    EventNum, NameKind, Pos, Root,
+    event::{EventLinks, flags},
+    schema::Timeline,
+};
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, RoomId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedServerName, OwnedServerSigningKeyId,
+    RoomId,
     canonical_json::redact_in_place,
-    signatures::{PublicKeyMap, Verified as Signed, verify_event},
+    signatures::{
+        PublicKeyMap, Verified as Signed, required_server_signatures_to_verify_event, verify_event,
+    },
     state_res::check_pdu_format,
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A PDU whose format, size, hash and signatures were checked: the first two of the checks on receipt.
 #[derive(Debug, Clone)]
@@ -38,6 +46,8 @@ impl Verified {
             redact_in_place(&mut pdu, &rules.redaction, None)
                 .map_err(|error| Error::BadJson(error.to_string()))?;
         }
+        // Not signed, and of no meaning to others.
+        pdu.remove("unsigned");
         let id = crate::pdu::event_id(&pdu, rules)?;
         let json = serde_json::to_string(&CanonicalJsonValue::Object(pdu))
             .map_err(|error| Error::BadJson(error.to_string()))?;
@@ -45,6 +55,49 @@ impl Verified {
             return Err(Error::TooLarge(format!("the event is larger than {} bytes", limits::PDU_BYTES)));
         }
         Ok(Self { id, json, version: version.id.to_string() })
+    }
+
+    /// An event that was built and signed here.
+    pub(crate) fn own(id: OwnedEventId, json: String, version: &Version) -> Self {
+        Self { id, json, version: version.id.to_string() }
+    }
+
+    /// An event that was checked before it was stored.
+    pub(crate) const fn from_store(id: OwnedEventId, json: String, version: String) -> Self {
+        Self { id, json, version }
+    }
+
+    /// The servers that have to have signed a PDU, and the keys they signed it with.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] if it does not say who sent it.
+    pub fn signers(
+        version: &Version,
+        pdu: &CanonicalJsonObject,
+    ) -> Result<BTreeMap<OwnedServerName, BTreeSet<OwnedServerSigningKeyId>>, Error> {
+        let servers = required_server_signatures_to_verify_event(pdu, &version.rules.signatures)
+            .map_err(|error| Error::BadJson(error.to_string()))?;
+        let signatures = pdu.get("signatures").and_then(CanonicalJsonValue::as_object);
+        Ok(servers
+            .into_iter()
+            .map(|server| {
+                let of_server = signatures.and_then(|all| all.get(server.as_str()));
+                let keys = of_server
+                    .and_then(CanonicalJsonValue::as_object)
+                    .into_iter()
+                    .flat_map(|keys| keys.keys())
+                    .filter_map(|key| OwnedServerSigningKeyId::try_from(key.as_str()).ok())
+                    .take(limits::KEYS_OF_A_SIGNER)
+                    .collect();
+                (server, keys)
+            })
+            .collect())
+    }
+
+    /// The room version it was checked for.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// Its id.
@@ -73,17 +126,27 @@ pub enum Received {
     Rejected(String),
 }
 
+/// The state after a previous event that is not here, as another server told it.
+#[derive(Debug, Clone)]
+pub struct Gap {
+    /// The previous event.
+    pub prev: OwnedEventId,
+    /// The state before it. Its events were given to [`Rooms::add_outliers`], and the previous event too.
+    pub state: Vec<OwnedEventId>,
+}
+
 impl Rooms {
-    /// Takes an event made elsewhere into a room, whose previous and authorizing events are here.
+    /// Takes an event made elsewhere into a room. Its authorizing events are here; its previous events are, or `gaps`
+    /// says what the state was after those that are not.
     ///
     /// # Errors
-    /// [`Error::MissingEvents`] if they are not, [`Error::BadJson`] if it is of another room or room version.
-    pub async fn receive(&self, room: &RoomId, pdu: Verified) -> Result<Received, Error> {
+    /// [`Error::MissingEvents`] if events are missing, [`Error::BadJson`] if it is of another room or room version.
+    pub async fn receive(&self, room: &RoomId, pdu: Verified, gaps: &[Gap]) -> Result<Received, Error> {
         let room = self.known_room(room)?;
         let (received, seq) = {
             let _lane = self.lane(room).await;
             let mut batch = self.batch(room)?;
-            match batch.receive(pdu)? {
+            match batch.receive(pdu, gaps)? {
                 Received::Known => (Received::Known, self.graph.applied()),
                 received => (received, batch.commit()?),
             }
@@ -91,22 +154,50 @@ impl Rooms {
         self.durable(seq).await?;
         Ok(received)
     }
+
+    /// Takes events from before what is here into a room's history, oldest first. They change nothing about the room
+    /// now. Those that cannot be placed are passed over. How many were taken.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn add_history(
+        &self,
+        room: &RoomId,
+        pdus: Vec<Verified>,
+        gaps: &[Gap],
+    ) -> Result<usize, Error> {
+        let room = self.known_room(room)?;
+        let (taken, seq) = {
+            let _lane = self.lane(room).await;
+            let mut batch = self.batch(room)?;
+            let oldest = self.graph.scan::<Timeline, _>(&(room,)).first()?.map(|((_, pos), _)| pos);
+            let count = i64::try_from(pdus.len()).unwrap_or(i64::MAX);
+            let end = oldest.map_or(Pos::BACKFILL, |pos| Pos(pos.0.min(Pos::BACKFILL.0)));
+            let mut pos = Pos(end.0.saturating_sub(count));
+            let mut taken = 0;
+            for pdu in pdus {
+                match batch.receive_history(pdu, gaps, pos) {
+                    Ok(true) => taken += 1,
+                    Ok(false) => {}
+                    Err(error @ (Error::Graph(_) | Error::Signing(_))) => return Err(error),
+                    Err(error) => tracing::debug!(%error, "an event of the past is passed over"),
+                }
+                pos = Pos(pos.0 + 1);
+            }
+            (taken, if taken > 0 { batch.commit()? } else { self.graph.applied() })
+        };
+        self.durable(seq).await?;
+        Ok(taken)
+    }
 }
 
 impl Batch<'_> {
-    pub(crate) fn receive(&mut self, pdu: Verified) -> Result<Received, Error> {
-        if pdu.version != self.version.id.as_str() {
-            return Err(Error::BadJson(format!("the event was checked for room version {}", pdu.version)));
-        }
-        if self.event_by_id(&pdu.id)?.is_some() {
+    pub(crate) fn receive(&mut self, pdu: Verified, gaps: &[Gap]) -> Result<Received, Error> {
+        if self.is_known(&pdu)? {
             return Ok(Received::Known);
         }
-        let mut event = self.met(pdu.id, pdu.json)?;
-        if !event.says_room(self.room_id()) {
-            return Err(Error::BadJson(format!("the event {} is of another room", event.id)));
-        }
-        let links = self.links(&event)?;
-        let before = self.state_before(&links.prev)?;
+        let pos = Pos::at(self.commit.take_seq());
+        let (mut event, links, before) = self.standing(pdu, gaps, pos)?;
         let received = self.judge(&event, before)?;
         match &received {
             Received::Rejected(why) => {
@@ -123,17 +214,86 @@ impl Batch<'_> {
         Ok(received)
     }
 
+    /// Whether it was taken; not if it is known.
+    fn receive_history(&mut self, pdu: Verified, gaps: &[Gap], pos: Pos) -> Result<bool, Error> {
+        if self.is_known(&pdu)? {
+            return Ok(false);
+        }
+        let (mut event, links, before) = self.standing(pdu, gaps, pos)?;
+        if let Err(why) = self.standing_allowed(&event, before)? {
+            tracing::info!(event = %event.id, why, "an event of the past is rejected");
+            event.record.flags |= flags::REJECTED;
+        }
+        self.set_states(&mut event, before)?;
+        let event = self.keep(event, &links)?;
+        if event.record.is_visible() {
+            self.apply_effects(&event)?;
+        }
+        Ok(true)
+    }
+
+    fn is_known(&self, pdu: &Verified) -> Result<bool, Error> {
+        if pdu.version != self.version.id.as_str() {
+            return Err(Error::BadJson(format!("the event was checked for room version {}", pdu.version)));
+        }
+        Ok(self.event_by_id(&pdu.id)?.is_some_and(|event| !event.record.has(flags::OUTLIER)))
+    }
+
+    /// An event with its edges and the state before it.
+    fn standing(
+        &mut self,
+        pdu: Verified,
+        gaps: &[Gap],
+        pos: Pos,
+    ) -> Result<(Event, EventLinks, Root), Error> {
+        let event = self.met_at(pdu.id, pdu.json, pos)?;
+        if !event.says_room(self.room_id()) {
+            return Err(Error::BadJson(format!("the event {} is of another room", event.id)));
+        }
+        if gaps.is_empty() {
+            let links = self.links(&event)?;
+            let before = self.state_before(&links.prev)?;
+            return Ok((event, links, before));
+        }
+        let (mut prev, missing) = self.prev_links(&event)?;
+        let mut roots = Vec::with_capacity(prev.len() + missing.len());
+        for num in &prev {
+            roots.push(self.event(*num)?.record.state_after);
+        }
+        for id in &missing {
+            let Some(gap) = gaps.iter().find(|gap| gap.prev == *id) else {
+                return Err(Error::MissingEvents(missing.clone()));
+            };
+            roots.push(self.state_after_gap(gap)?);
+        }
+        let auth = self.auth_links(&event)?;
+        let before = self.resolve(roots)?;
+        // Their edges are kept, for when they come.
+        for id in &missing {
+            prev.push(EventNum(self.rooms.graph.intern(NameKind::Event, id.as_str(), &mut self.commit)?));
+        }
+        Ok((event, EventLinks { prev, auth }, before))
+    }
+
+    fn state_after_gap(&mut self, gap: &Gap) -> Result<Root, Error> {
+        let mut entries = Vec::with_capacity(gap.state.len() + 1);
+        for id in gap.state.iter().chain([&gap.prev]) {
+            let Some(event) = self.event_by_id(id)? else { continue };
+            if let Some(key) = event.record.state_key
+                && event.record.room == self.room
+                && !event.record.has(flags::REJECTED)
+            {
+                entries.push((key, event.num));
+            }
+        }
+        // Of two for a key the later stands, which is the previous event itself.
+        let entries: BTreeMap<_, _> = entries.into_iter().collect();
+        Ok(self.rooms.graph.state_build(&mut self.commit, entries.into_iter().collect()))
+    }
+
     /// Authorization, three times: by the events it names, by the state before it, by the current state.
-    fn judge(&self, event: &Event, before: postern_graph::Root) -> Result<Received, Error> {
-        let by_names = match self.well_authorized(event)? {
-            Ok(()) => self.allowed_by_named(event)?,
-            refused => refused,
-        };
-        let standing = match by_names {
-            Ok(()) => self.allowed_in(before, event)?,
-            refused => refused,
-        };
-        if let Err(why) = standing {
+    fn judge(&self, event: &Event, before: Root) -> Result<Received, Error> {
+        if let Err(why) = self.standing_allowed(event, before)? {
             return Ok(Received::Rejected(why));
         }
         if before != self.head.state
@@ -142,5 +302,21 @@ impl Batch<'_> {
             return Ok(Received::SoftFailed(why));
         }
         Ok(Received::Accepted)
+    }
+
+    /// Whether it is allowed where it stands: by the events it names, and by the state before it.
+    fn standing_allowed(&self, event: &Event, before: Root) -> Result<Verdict, Error> {
+        match self.allowed_apart(event)? {
+            Ok(()) => self.allowed_in(before, event),
+            refused => Ok(refused),
+        }
+    }
+
+    /// Whether it is allowed by the events it names alone.
+    pub(crate) fn allowed_apart(&self, event: &Event) -> Result<Verdict, Error> {
+        match self.well_authorized(event)? {
+            Ok(()) => self.allowed_by_named(event),
+            refused => Ok(refused),
+        }
     }
 }

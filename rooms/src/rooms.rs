@@ -70,6 +70,7 @@ impl Rooms {
     pub fn new(graph: Arc<Graph>, server_name: &ServerName, default_version: &str) -> Result<Self, Error> {
         version(default_version)?;
         let keys = Keys::load(&graph, server_name)?;
+        crate::servers::count_once(&graph)?;
         Ok(Self {
             graph,
             keys,
@@ -187,6 +188,11 @@ impl Rooms {
             .iter()
             .map(|entry| entry.map(|((_, _, user), event)| (user, event)).map_err(Error::from))
             .collect()
+    }
+
+    /// Whether a user of this server is joined: only then this server hears what happens there.
+    pub fn is_resident(&self, room: RoomNum) -> Result<bool, Error> {
+        self.is_in(self.server_name(), room)
     }
 
     /// The users joined to a room.

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::Notify;
 
 /// The longest somebody may be said to be typing without saying so again.
-pub const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// Rooms remembered though nobody types there any more.
 const ROOMS: usize = 10_000;

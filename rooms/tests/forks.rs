@@ -115,7 +115,7 @@ async fn two_branches_meet_in_one_state_and_the_next_event_joins_them() {
         let name = model.make(BOB, "m.room.name", Some(""), json!({ "name": "n" }), &[one.id().to_owned()]);
         let two = model.make(CARA, "m.room.topic", Some(""), json!({ "topic": "two" }), &[base]);
         for pdu in [bob, cara, one, name.clone(), two.clone()] {
-            assert_eq!(rooms.receive(&id, pdu).await.unwrap(), Received::Accepted, "version {version}");
+            assert_eq!(rooms.receive(&id, pdu, &[]).await.unwrap(), Received::Accepted, "version {version}");
         }
         let num = rooms.room(&id).unwrap().unwrap();
         assert_eq!(rooms.head(num).unwrap().unwrap().extremities.len(), 2);
@@ -149,20 +149,20 @@ async fn who_was_banned_meanwhile_is_out_and_what_they_say_is_soft_failed() {
     let start = model.tip();
     let bob = join(&mut model, BOB, &[start]);
     let base = bob.id().to_owned();
-    rooms.receive(&id, bob).await.unwrap();
+    rooms.receive(&id, bob, &[]).await.unwrap();
     let late =
         model.make(BOB, "m.room.message", None, json!({ "body": "late" }), std::slice::from_ref(&base));
     let ban = postern_rooms::MembershipChange::to(postern_rooms::MembershipKind::Ban);
     rooms.membership(user_id!("@alice:h"), &id, user_id!("@bob:r1"), ban).await.unwrap();
-    let received = rooms.receive(&id, late.clone()).await.unwrap();
+    let received = rooms.receive(&id, late.clone(), &[]).await.unwrap();
     assert!(matches!(received, Received::SoftFailed(_)), "{received:?}");
-    assert_eq!(rooms.receive(&id, late.clone()).await.unwrap(), Received::Known);
+    assert_eq!(rooms.receive(&id, late.clone(), &[]).await.unwrap(), Received::Known);
     let num = rooms.room(&id).unwrap().unwrap();
     assert_eq!(rooms.head(num).unwrap().unwrap().extremities.len(), 1);
     assert!(!rooms.event_by_id(late.id()).unwrap().unwrap().record.is_visible());
     // On top of what is not shown nothing ends the room twice.
     let later = model.make(BOB, "m.room.message", None, json!({ "body": "later" }), &[late.id().to_owned()]);
-    assert!(matches!(rooms.receive(&id, later).await.unwrap(), Received::SoftFailed(_)));
+    assert!(matches!(rooms.receive(&id, later, &[]).await.unwrap(), Received::SoftFailed(_)));
     assert_eq!(rooms.head(num).unwrap().unwrap().extremities.len(), 1);
 }
 
@@ -176,7 +176,7 @@ async fn what_the_rules_forbid_is_rejected_and_changes_nothing() {
     let num = rooms.room(&id).unwrap().unwrap();
     let before = rooms.head(num).unwrap().unwrap();
     let uninvited = model.make(BOB, "m.room.message", None, json!({ "body": "hi" }), &[start]);
-    assert!(matches!(rooms.receive(&id, uninvited).await.unwrap(), Received::Rejected(_)));
+    assert!(matches!(rooms.receive(&id, uninvited, &[]).await.unwrap(), Received::Rejected(_)));
     let after = rooms.head(num).unwrap().unwrap();
     assert_eq!((before.state, before.extremities), (after.state, after.extremities));
     agrees(&rooms, &model);
@@ -191,7 +191,7 @@ async fn an_event_whose_past_is_not_here_is_not_taken() {
     let start = model.tip();
     let bob = join(&mut model, BOB, &[start]);
     let next = model.make(BOB, "m.room.message", None, json!({ "body": "hi" }), &[bob.id().to_owned()]);
-    let error = rooms.receive(&id, next).await.unwrap_err();
+    let error = rooms.receive(&id, next, &[]).await.unwrap_err();
     assert!(matches!(&error, postern_rooms::Error::MissingEvents(ids) if ids.contains(&bob.id().to_owned())));
 }
 
@@ -213,7 +213,7 @@ async fn an_event_does_not_bring_the_state_of_another_room_along() {
     let prev = vec![start, end.id.clone()];
     pdu.insert("prev_events".to_owned(), serde_json::from_value(json!(prev)).unwrap());
     let before = rooms.head(num).unwrap();
-    let refused = rooms.receive(&id, model.signed(BOB, pdu)).await.unwrap_err();
+    let refused = rooms.receive(&id, model.signed(BOB, pdu), &[]).await.unwrap_err();
     assert!(matches!(&refused, postern_rooms::Error::BadJson(_)), "{refused}");
     assert_eq!(rooms.head(num).unwrap(), before);
 }
@@ -343,7 +343,7 @@ proptest! {
             for (path, order) in [(&first, pdus.clone()), (&second, another_order(&pdus, &steps))] {
                 let rooms = open(path);
                 for pdu in order {
-                    rooms.receive(&id, pdu).await.unwrap();
+                    rooms.receive(&id, pdu, &[]).await.unwrap();
                 }
                 agrees(&rooms, &model);
                 drop(rooms);

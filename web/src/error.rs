@@ -149,6 +149,11 @@ impl From<postern_rooms::Error> for ApiError {
             E::InvalidParam(_) => Self::invalid_param(text),
             E::TooLarge(_) => Self::too_large(text),
             E::UnsupportedVersion(_) => bad("M_UNSUPPORTED_ROOM_VERSION"),
+            E::IncompatibleVersion(version) => {
+                bad("M_INCOMPATIBLE_ROOM_VERSION").with("room_version", version)
+            }
+            E::UnableToAuthorise(_) => bad("M_UNABLE_TO_AUTHORISE_JOIN"),
+            E::UnableToGrant(_) => bad("M_UNABLE_TO_GRANT_JOIN"),
             E::InvalidRoomState(_) => bad("M_INVALID_ROOM_STATE"),
             E::AliasInUse(_) => bad("M_ROOM_IN_USE"),
             E::BadAlias(_) => bad("M_BAD_ALIAS"),

@@ -7,7 +7,9 @@ use crate::{
     event::{MembershipKind, flags},
     ids::{EventNum, RoomNum, Root, UserNum},
     intern::{Kind, split_state_key_name},
-    schema::{CurrentState, EventJson, EventRecords, Heads, Members, Memberships, StateAt, StateNodes},
+    schema::{
+        CurrentState, EventJson, EventRecords, Heads, Members, Memberships, RoomServers, StateAt, StateNodes,
+    },
     tree::{Node, root_of},
 };
 use serde::Deserialize;
@@ -176,6 +178,34 @@ impl Doctor {
         self.each::<CurrentState>(|doctor, (room, kind, name), event| {
             if kind == MEMBER { doctor.member_event(room, &name, event) } else { Ok(()) }
         });
+    }
+
+    /// The servers of each room are those of its joined users.
+    pub(super) fn room_servers(&mut self) {
+        let mut wanted: BTreeMap<(RoomNum, String), u64> = BTreeMap::new();
+        self.each::<Members>(|doctor, (room, kind, user), _| {
+            if kind == MembershipKind::Join as u8
+                && let Some(name) = doctor.user_name(user)
+                && let Some((_, server)) = name.split_once(':')
+            {
+                *wanted.entry((room, server.to_owned())).or_default() += 1;
+            }
+            Ok(())
+        });
+        self.each::<RoomServers>(|doctor, (room, server), (count, _)| {
+            let members = wanted.remove(&(room, server.clone())).unwrap_or_default();
+            if count != members {
+                let what = doctor.room(room);
+                doctor.say(format!(
+                    "Server {server} is said to have {count} users in {what}, and has {members}."
+                ));
+            }
+            Ok(())
+        });
+        for ((room, server), members) in wanted {
+            let what = self.room(room);
+            self.say(format!("Server {server} has {members} users in {what}, whose servers do not have it."));
+        }
     }
 
     fn user_name(&self, user: UserNum) -> Option<String> {

@@ -167,6 +167,15 @@ impl Rooms {
 
     /// The stripped state of a room for somebody who is invited or knocks: enough to recognize the room by.
     pub fn stripped_state(&self, room: RoomNum, user: &UserId) -> Result<Vec<Box<RawValue>>, Error> {
+        if let Some(number) = self.user(user)?
+            && let Some(mut shown) = self.shown_of(room, number)?
+        {
+            if let Some(membership) = self.member(room, number)? {
+                let member = self.event(membership.event)?;
+                shown.push(strip(&member)?);
+            }
+            return Ok(shown);
+        }
         let mut events = Vec::new();
         for kind in STRIPPED {
             events.extend(self.state(room, kind, "")?);
@@ -178,21 +187,44 @@ impl Rooms {
             }
             events.push(member);
         }
+        events.iter().map(|event| strip(event)).collect()
+    }
+
+    /// What somebody of another server is shown of a room they are invited to by `sender`, or knock at: whole events,
+    /// so that their server can check the create event (specification: stripped state over federation).
+    pub fn state_shown_to(
+        &self,
+        room: RoomNum,
+        user: &UserId,
+        sender: &UserId,
+    ) -> Result<Vec<Box<RawValue>>, Error> {
+        let mut events = Vec::new();
+        for kind in STRIPPED {
+            events.extend(self.state(room, kind, "")?);
+        }
+        if sender != user {
+            events.extend(self.state(room, "m.room.member", sender.as_str())?);
+        }
         events
             .iter()
             .map(|event| {
-                let create = event.kind().to_string() == "m.room.create";
-                raw(&Stripped {
-                    content: event.content(),
-                    sender: event.sender().as_str(),
-                    state_key: event.state_key().unwrap_or_default(),
-                    kind: &event.kind().to_string(),
-                    event_id: create.then_some(event.id.as_str()),
-                    origin_server_ts: create.then(|| event.origin_server_ts()),
-                })
+                RawValue::from_string(event.json().to_owned())
+                    .map_err(|error| Error::BadJson(error.to_string()))
             })
             .collect()
     }
+}
+
+fn strip(event: &Event) -> Result<Box<RawValue>, Error> {
+    let create = event.kind().to_string() == "m.room.create";
+    raw(&Stripped {
+        content: event.content(),
+        sender: event.sender().as_str(),
+        state_key: event.state_key().unwrap_or_default(),
+        kind: &event.kind().to_string(),
+        event_id: create.then_some(event.id.as_str()),
+        origin_server_ts: create.then(|| event.origin_server_ts()),
+    })
 }
 
 fn raw(value: &impl Serialize) -> Result<Box<RawValue>, Error> {
