@@ -192,3 +192,186 @@ async fn presence(federation: &Federation, origin: &ServerName, content: &RawVal
     }
     Ok(federation.0.users.set_presences(taken.into_iter().collect()).await?)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::scene::{Parts, alice, bob, carl};
+    use postern_config::Config;
+    use postern_graph::Seq;
+    use postern_media::Media;
+    use postern_rooms::{Draft, UserReceipt};
+    use ruma::server_name;
+    use serde_json::value::to_raw_value;
+    use std::sync::Arc;
+    use tempfile::TempDir;
+    use tokio_util::sync::CancellationToken;
+
+    struct Here {
+        parts: Parts,
+        federation: Federation,
+        room_id: OwnedRoomId,
+        room: RoomNum,
+        _dir: TempDir,
+    }
+
+    impl Here {
+        /// A room of alice here and bob elsewhere.
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let parts = Parts::open(dir.path());
+            let config = Arc::new(Config::with([("server.name", "h")]).unwrap());
+            let settings = postern_media::Settings {
+                max_upload_bytes: 1,
+                max_image_pixels: 1,
+                dynamic_thumbnails: false,
+                pending_upload_lifetime_ms: 1,
+                max_pending_uploads: 1,
+            };
+            let media = Arc::new(Media::new(parts.graph.clone(), "h", settings));
+            let (graph, rooms, users) = (parts.graph.clone(), parts.rooms.clone(), parts.users.clone());
+            let federation =
+                Federation::new(config, graph, rooms, users, media, CancellationToken::new()).unwrap();
+            let room_id = parts.room().await;
+            parts.join(&room_id, bob()).await;
+            let room = parts.rooms.known_room(&room_id).unwrap();
+            Self { parts, federation, room_id, room, _dir: dir }
+        }
+
+        /// Bob's server sends an EDU.
+        async fn receive(&self, edu_type: &str, content: &Value) {
+            let edu = Edu { edu_type: edu_type.to_owned(), content: to_raw_value(content).unwrap() };
+            receive(&self.federation, server_name!("b"), edu).await.unwrap();
+        }
+
+        async fn deny(&self) {
+            let acl = Draft::state("m.room.server_acl", "", &json!({ "allow": ["h"] })).unwrap();
+            self.parts.rooms.send(alice(), &self.room_id, acl).await.unwrap();
+        }
+
+        fn number(&self, user: &UserId) -> UserNum {
+            self.parts.rooms.user(user).unwrap().unwrap()
+        }
+
+        fn typing(&self) -> Vec<UserNum> {
+            self.parts.rooms.typing().typing(self.room)
+        }
+
+        fn receipts(&self) -> Vec<UserReceipt> {
+            let viewer = self.number(alice());
+            let graph = &self.parts.graph;
+            self.parts.rooms.receipts_between(self.room, viewer, Seq::ZERO, graph.applied()).unwrap()
+        }
+
+        fn presence(&self, user: &UserId) -> Option<Value> {
+            self.parts.users.presence(self.number(user)).unwrap().map(|(_, presence)| presence)
+        }
+    }
+
+    fn read(room: &RoomId, user: &str, event: &str, data: &Value) -> Value {
+        json!({ room.as_str(): { "m.read": { user: { "data": data, "event_ids": [event] } } } })
+    }
+
+    #[tokio::test]
+    async fn a_server_says_who_of_its_own_members_types() {
+        let here = Here::new().await;
+        here.parts.join(&here.room_id, carl()).await;
+        let said = |user: &UserId, typing| json!({ "room_id": here.room_id, "user_id": user, "typing": typing });
+        here.receive("m.typing", &said(carl(), true)).await;
+        here.receive("m.typing", &said(alice(), true)).await;
+        here.receive("m.typing", &said(ruma::user_id!("@eve:b"), true)).await;
+        here.receive("m.typing", &json!({ "room_id": "!other:b", "user_id": bob(), "typing": true })).await;
+        here.receive("m.typing", &json!({ "typing": true })).await;
+        assert!(here.typing().is_empty());
+        here.receive("m.typing", &said(bob(), true)).await;
+        assert_eq!(here.typing(), [here.number(bob())]);
+        here.receive("m.typing", &said(bob(), false)).await;
+        assert!(here.typing().is_empty());
+        here.deny().await;
+        here.receive("m.typing", &said(bob(), true)).await;
+        assert!(here.typing().is_empty());
+    }
+
+    #[tokio::test]
+    async fn receipts_of_members_move_forward_in_each_thread_and_nobody_elses_do() {
+        let here = Here::new().await;
+        let (first, second) =
+            (here.parts.say(&here.room_id, "1").await, here.parts.say(&here.room_id, "2").await);
+        let ts = |ts: u64| json!({ "ts": ts });
+        for user in ["@alice:h", "@carl:c", "@eve:b", "nobody"] {
+            here.receive("m.receipt", &read(&here.room_id, user, first.as_str(), &ts(1))).await;
+        }
+        assert!(here.receipts().is_empty());
+        here.receive("m.receipt", &read(&here.room_id, "@bob:b", second.as_str(), &ts(2))).await;
+        here.receive("m.receipt", &read(&here.room_id, "@bob:b", first.as_str(), &ts(3))).await;
+        let thread = json!({ "ts": 4, "thread_id": "main" });
+        here.receive("m.receipt", &read(&here.room_id, "@bob:b", first.as_str(), &thread)).await;
+        let found: Vec<_> = here
+            .receipts()
+            .into_iter()
+            .map(|found| (found.user, found.thread, found.receipt.event_id, found.receipt.ts))
+            .collect();
+        let bob = here.number(bob());
+        let expected = [
+            (bob, String::new(), second.to_string(), 2),
+            (bob, "main".to_owned(), first.to_string(), 4),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[tokio::test]
+    async fn a_receipt_may_come_before_its_event_and_yields_to_one_whose_event_is_here() {
+        let here = Here::new().await;
+        let first = here.parts.say(&here.room_id, "1").await;
+        let told = |event: &str, ts: u64| read(&here.room_id, "@bob:b", event, &json!({ "ts": ts }));
+        let present = || here.receipts().into_iter().map(|found| found.receipt.event_id).collect::<Vec<_>>();
+        here.receive("m.receipt", &told("$unknown", 5)).await;
+        assert_eq!(present(), ["$unknown"]);
+        here.receive("m.receipt", &told(first.as_str(), 6)).await;
+        assert_eq!(present(), [first.as_str()]);
+        here.receive("m.receipt", &told("$older", 5)).await;
+        assert_eq!(present(), [first.as_str()]);
+        here.receive("m.receipt", &told("$newer", 7)).await;
+        assert_eq!(present(), ["$newer"]);
+        let second = here.parts.say(&here.room_id, "2").await;
+        here.deny().await;
+        here.receive("m.receipt", &told(second.as_str(), 8)).await;
+        assert_eq!(present(), ["$newer"], "the server is denied");
+    }
+
+    #[tokio::test]
+    async fn presence_is_taken_of_the_servers_own_users_that_share_a_room() {
+        let here = Here::new().await;
+        let update = |user: &str, presence: &str, ago: u64| {
+            json!({ "user_id": user, "presence": presence, "last_active_ago": ago, "status_msg": "hi" })
+        };
+        let push = |updates: Vec<Value>| json!({ "push": updates });
+        let all = vec![
+            update("@alice:h", "offline", 0),
+            update("@eve:b", "online", 0),
+            json!({ "user_id": 1 }),
+            update("@bob:b", "unavailable", 5_000),
+        ];
+        here.receive("m.presence", &push(all)).await;
+        assert!(here.presence(alice()).is_none());
+        assert!(here.parts.rooms.user(ruma::user_id!("@eve:b")).unwrap().is_none(), "of no interest");
+        let bobs = here.presence(bob()).unwrap();
+        assert_eq!((&bobs["presence"], &bobs["status_msg"]), (&json!("unavailable"), &json!("hi")));
+        assert!(now_ms() - bobs["last_active_ts"].as_u64().unwrap() >= 5_000);
+
+        let before = here.parts.graph.applied();
+        here.receive("m.presence", &push(vec![update("@bob:b", "unavailable", 5_000)])).await;
+        here.receive("m.presence", &push(vec![update("@bob:b", "dancing", 0)])).await;
+        assert_eq!(here.parts.graph.applied(), before, "nothing new was said");
+    }
+
+    #[tokio::test]
+    async fn what_is_unknown_is_ignored() {
+        let here = Here::new().await;
+        here.receive("org.example.dance", &json!({ "anything": [] })).await;
+        here.receive("m.receipt", &json!([])).await;
+        here.receive("m.presence", &json!({ "push": {} })).await;
+        assert!(serde_json::from_str::<Edu>(r#"{"edu_type":"m.typing","content":{"typing":1},"x":0}"#).is_ok());
+    }
+}

@@ -5,12 +5,15 @@
 //! servers.
 
 mod devices;
+#[cfg_attr(not(test), expect(dead_code, reason = "the inbox, which hands EDUs over, comes"))]
 mod edus;
 mod elsewhere;
 mod error;
 mod outbox;
 mod peers;
 mod ring;
+#[cfg(test)]
+mod scene;
 
 pub use error::{Error, PeerError};
 pub use outbox::Followers;

@@ -74,6 +74,8 @@ pub(super) struct Due {
 struct Gathered {
     pdus: Vec<Box<RawValue>>,
     edus: Vec<Value>,
+    /// Events taken from the queue, released or not.
+    events: usize,
     /// Whether the queue is to be asked again: what was looked at was not released.
     again: bool,
 }
@@ -81,6 +83,21 @@ struct Gathered {
 impl Due {
     pub(super) fn new(graph: Arc<Graph>, rooms: Arc<Rooms>) -> Self {
         Self { graph, rooms, followed: Mutex::new(Seq::ZERO), beginnings: Cache::new(BEGINNINGS) }
+    }
+
+    /// Notes that the number of queued events has changed.
+    pub(super) fn count(change: f64) {
+        metrics::gauge!("postern_outbox_events").increment(change);
+    }
+
+    /// How many events are queued for all servers.
+    pub(super) fn events(&self) -> Result<usize, Error> {
+        let mut count = 0;
+        for entry in self.graph.scan::<OutboxEvents, _>(&()).iter() {
+            entry?;
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// The servers that are due anything.
@@ -132,12 +149,14 @@ impl Due {
             if let Some(number) = number {
                 self.gather(server, number, &mut gathered, &mut commit)?;
             }
+            let events = gathered.events;
             let is_stored = !gathered.pdus.is_empty() || !gathered.edus.is_empty();
             passing.truncate(EDUS.saturating_sub(gathered.edus.len()));
             gathered.edus.append(&mut passing);
             if gathered.pdus.is_empty() && gathered.edus.is_empty() {
                 if !commit.is_empty() {
                     self.graph.commit_beside_log(commit)?;
+                    Self::count(-(events as f64));
                 }
                 if gathered.again {
                     continue;
@@ -162,6 +181,7 @@ impl Due {
             } else if !commit.is_empty() {
                 self.graph.commit_beside_log(commit)?;
             }
+            Self::count(-(events as f64));
             return Ok(Some(Transaction { id, body, is_stored }));
         }
     }
@@ -209,6 +229,7 @@ impl Due {
                 tracing::debug!(%server, event = event.0, "an event is not released");
             }
             commit.delete::<OutboxEvents>(&(number, seq));
+            gathered.events += 1;
         }
         Ok(None)
     }
@@ -261,7 +282,9 @@ impl Due {
             commit.delete_all::<OutboxEvents, _>(&(number,));
             commit.delete_all::<OutboxEdus, _>(&(number,));
             commit.delete_all::<OutboxLatest, _>(&(number,));
+            let events = self.graph.scan::<OutboxEvents, _>(&(number,)).iter().count();
             self.graph.commit_beside_log(commit)?;
+            Self::count(-(events as f64));
         }
         Ok(())
     }
@@ -278,7 +301,7 @@ impl Due {
             return Ok(());
         }
         let mut latest: HashMap<RoomNum, (Seq, EventNum)> = HashMap::new();
-        let (mut commit, mut removed, mut all) = (self.graph.begin(), 0, 0);
+        let (mut commit, mut removed, mut all) = (self.graph.begin(), 0_usize, 0_usize);
         for entry in queue().iter() {
             let ((_, seq), (event, _)) = entry?;
             let record = self.graph.get::<EventRecords>(&(event,))?.ok_or_else(|| {
@@ -298,8 +321,9 @@ impl Due {
             }
         }
         self.graph.commit_beside_log(commit)?;
-        if all + removed > 0 {
-            let events = all + removed;
+        let events = all + removed;
+        if events > 0 {
+            Self::count(-(events as f64));
             tracing::info!(%server, events, "a server was not reached for long and has to fetch these events itself");
         }
         Ok(())

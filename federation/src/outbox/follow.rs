@@ -1,6 +1,6 @@
 //! Following the log: what other servers are to be told of what happened.
 
-use super::{Outbox, edu, residents};
+use super::{Outbox, due::Due, edu, residents};
 use crate::Error;
 use postern_graph::{
     Commit, EventNum, Follower, NameKind, Seq, ServerNum, UserNum,
@@ -59,7 +59,7 @@ pub(super) async fn follow(outbox: Outbox, mut follower: Follower) {
 /// Queues what follows from `records` and moves the cursor, in one commit; then wakes the queues.
 fn work_off(outbox: &Outbox, follower: &mut Follower, records: &Records, pass_over: bool) -> Result<(), Error> {
     let Some(last) = records.last().map(|(seq, _)| *seq) else { return Ok(()) };
-    let mut work = Work { outbox, commit: outbox.0.graph.begin(), servers: BTreeSet::new(), before: follower.cursor() };
+    let mut work = Work { outbox, commit: outbox.0.graph.begin(), servers: BTreeSet::new(), events: 0, before: follower.cursor() };
     for (seq, record) in records {
         for (n, entry) in record.entries.iter().enumerate() {
             match work.entry(*seq, u32::try_from(n).unwrap_or(u32::MAX), entry) {
@@ -69,10 +69,11 @@ fn work_off(outbox: &Outbox, follower: &mut Follower, records: &Records, pass_ov
         }
         work.before = *seq;
     }
-    let Work { mut commit, servers, .. } = work;
+    let Work { mut commit, servers, events, .. } = work;
     if !commit.is_empty() {
         commit.put::<Cursors>(&(NAME.to_owned(),), &last);
         outbox.0.graph.commit_beside_log(commit)?;
+        Due::count(events as f64);
     }
     follower.done(last)?;
     *outbox.0.due.followed.lock() = last;
@@ -87,6 +88,8 @@ struct Work<'o> {
     outbox: &'o Outbox,
     commit: Commit,
     servers: BTreeSet<OwnedServerName>,
+    /// Events queued.
+    events: usize,
     /// The record before the present one.
     before: Seq,
 }
@@ -162,6 +165,7 @@ impl Work<'_> {
             let number = self.number(&server)?;
             self.commit.put::<OutboxEvents>(&(number, at), &(num, now));
             self.servers.insert(server);
+            self.events += 1;
         }
         Ok(())
     }

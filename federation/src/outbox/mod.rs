@@ -183,6 +183,7 @@ impl Outbox {
         let follower = self.0.graph.follow(follow::NAME)?;
         *self.0.due.followed.lock() = follower.cursor();
         self.0.started.store(true, Ordering::Release);
+        Due::count(self.0.due.events()? as f64);
         for server in self.0.due.servers()? {
             self.wake(&server);
         }

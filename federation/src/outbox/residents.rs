@@ -15,14 +15,18 @@ const ATTEMPTS: usize = 10;
 /// Joined users of servers.
 type Counts = BTreeMap<String, i64>;
 
-/// The servers with joined users in the room of an event, in the state before it or in the one after it.
+/// The servers with joined users in the room of an event, in the state before it or in the one after it; nobody if
+/// this server was not there before: then it was let in by another, who sends the event.
 pub(super) fn around(rooms: &Rooms, event: &Event) -> Result<BTreeSet<OwnedServerName>, Error> {
-    let (mut counts, state) = now(rooms, event.record.room, None)?;
+    let (mut counts, mut at) = now(rooms, event.record.room, None)?;
     let mut servers = BTreeSet::new();
-    let mut at = state;
-    for root in moments(event) {
+    for (n, root) in moments(event).enumerate() {
         apply(rooms, &mut counts, at, root)?;
         at = root;
+        let is_here = counts.get(rooms.server_name().as_str()).is_some_and(|count| *count > 0);
+        if n == 0 && !is_here {
+            break;
+        }
         for (server, _) in counts.iter().filter(|(_, count)| **count > 0) {
             servers.insert(
                 ServerName::parse(server).map_err(|error| postern_rooms::Error::BadJson(error.to_string()))?,

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::scene::{Parts, alice, bob, carl};
 use http::StatusCode;
-use postern_graph::{NameKind, ServerNum, Settings, UserNum, schema::OutboxEvents};
-use postern_rooms::{CreateRoom, Draft, MembershipChange, MembershipKind, Preset, ReceiptKind};
-use postern_users::Cost;
-use ruma::{OwnedEventId, OwnedRoomId, server_name, user_id};
-use serde_json::{Value, json, value::to_raw_value};
-use std::collections::HashSet;
+use postern_graph::{NameKind, ServerNum, Settings, UserNum, schema::{OutboxEvents, Relayed}};
+use postern_rooms::{Draft, MembershipChange, MembershipKind, ReceiptKind};
+use ruma::{RoomId, server_name};
+use serde_json::{Value, json};
+use std::{collections::HashSet, ops::Deref};
 use tempfile::TempDir;
 
 /// A transaction as a server got it.
@@ -90,28 +90,29 @@ async fn moment() {
 }
 
 struct Here {
-    graph: Arc<Graph>,
-    rooms: Arc<Rooms>,
-    users: Arc<Users>,
+    parts: Parts,
     outbox: Outbox,
-    far: Arc<Far>,
     running: Followers,
 }
 
 const SOON: Pace = Pace { first: Duration::from_millis(20), longest: Duration::from_millis(200) };
 const LATE: Pace = Pace { first: Duration::from_secs(3600), longest: Duration::from_secs(3600) };
 
+impl Deref for Here {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
 impl Here {
     fn open(dir: &TempDir, far: &Arc<Far>, pace: Pace) -> Self {
-        let settings = Settings { path: dir.path().join("db"), block_cache: 8 << 20 };
-        let graph = Graph::open(&settings).unwrap();
-        let rooms = Arc::new(Rooms::new(graph.clone(), server_name!("h"), "11").unwrap());
-        let cost = Cost { memory_kib: 8, iterations: 1, parallelism: 1 };
-        let settings = postern_users::Settings { password_cost: cost, access_token_ms: 1 };
-        let users = Arc::new(Users::new(graph.clone(), server_name!("h"), settings));
-        let outbox = Outbox::new(graph.clone(), rooms.clone(), users.clone(), far.clone(), true, pace);
+        let parts = Parts::open(dir.path());
+        let (graph, rooms, users) = (parts.graph.clone(), parts.rooms.clone(), parts.users.clone());
+        let outbox = Outbox::new(graph, rooms, users, far.clone(), true, pace);
         let running = outbox.start().unwrap();
-        Self { graph, rooms, users, outbox, far: far.clone(), running }
+        Self { parts, outbox, running }
     }
 
     async fn close(self) {
@@ -119,20 +120,9 @@ impl Here {
         assert_eq!(Arc::strong_count(&self.outbox.0), 1, "something still works");
     }
 
-    /// A room of alice.
-    async fn room(&self) -> OwnedRoomId {
-        let request = CreateRoom { preset: Preset::PublicChat, ..CreateRoom::default() };
-        self.rooms.create(alice(), request).await.unwrap()
-    }
-
-    /// A user of another server comes or goes. The signature is of this server, which nobody checks here.
-    async fn member(&self, room: &RoomId, sender: &UserId, user: &UserId, to: MembershipKind) {
-        self.rooms.membership(sender, room, user, MembershipChange::to(to)).await.unwrap();
-    }
-
-    async fn say(&self, room: &RoomId, body: &str) -> OwnedEventId {
-        let content = to_raw_value(&json!({ "msgtype": "m.text", "body": body })).unwrap();
-        self.rooms.send(alice(), room, Draft::message("m.room.message", content)).await.unwrap()
+    /// Alice removes or bans somebody.
+    async fn put_out(&self, room: &RoomId, user: &UserId, to: MembershipKind) {
+        self.rooms.membership(alice(), room, user, MembershipChange::to(to)).await.unwrap();
     }
 
     async fn tell(&self, server: &ServerName, kind: &str, n: u64) {
@@ -151,17 +141,6 @@ impl Here {
     }
 }
 
-use ruma::RoomId;
-
-fn alice() -> &'static UserId {
-    user_id!("@alice:h")
-}
-fn bob() -> &'static UserId {
-    user_id!("@bob:b")
-}
-fn carl() -> &'static UserId {
-    user_id!("@carl:c")
-}
 fn b() -> &'static ServerName {
     server_name!("b")
 }
@@ -178,8 +157,8 @@ async fn events_reach_the_servers_of_their_room_once_in_order_and_then_nothing_i
     let (dir, far) = (tempfile::tempdir().unwrap(), Arc::default());
     let here = Here::open(&dir, &far, SOON);
     let room = here.room().await;
-    here.member(&room, bob(), bob(), MembershipKind::Join).await;
-    here.member(&room, carl(), carl(), MembershipKind::Join).await;
+    here.join(&room, bob()).await;
+    here.join(&room, carl()).await;
     for n in 0..120 {
         here.say(&room, &n.to_string()).await;
     }
@@ -208,8 +187,8 @@ async fn a_server_whose_last_user_is_removed_hears_of_that_and_of_nothing_more()
     let (dir, far) = (tempfile::tempdir().unwrap(), Arc::default());
     let here = Here::open(&dir, &far, SOON);
     let room = here.room().await;
-    here.member(&room, bob(), bob(), MembershipKind::Join).await;
-    here.member(&room, alice(), bob(), MembershipKind::Ban).await;
+    here.join(&room, bob()).await;
+    here.put_out(&room, bob(), MembershipKind::Ban).await;
     here.say(&room, "among us").await;
     eventually!(!far.got(b()).is_empty() && here.is_idle());
     moment().await;
@@ -221,15 +200,32 @@ async fn a_server_whose_last_user_is_removed_hears_of_that_and_of_nothing_more()
 }
 
 #[tokio::test]
+async fn who_was_let_in_here_is_made_known_to_the_others_and_what_others_did_is_not() {
+    let (dir, far) = (tempfile::tempdir().unwrap(), Arc::default());
+    let here = Here::open(&dir, &far, SOON);
+    let room = here.room().await;
+    here.join(&room, bob()).await;
+    here.rooms.accept(&room, here.membership(&room, carl(), MembershipKind::Join)).await.unwrap();
+    eventually!(far.got(b()).len() == 1 && here.is_idle());
+    let sent = &far.got(b())[0].body["pdus"];
+    assert_eq!((sent.as_array().unwrap().len(), &sent[0]["sender"]), (1, &json!("@carl:c")));
+    assert!(sent[0]["signatures"]["c"].is_object());
+    assert!(here.graph.scan::<Relayed, _>(&()).first().unwrap().is_none());
+    moment().await;
+    assert!(far.got(c()).is_empty(), "carl's server knows");
+    here.close().await;
+}
+
+#[tokio::test]
 async fn a_server_that_is_denied_hears_of_that_and_of_nothing_more() {
     let (dir, far) = (tempfile::tempdir().unwrap(), Arc::default());
     let here = Here::open(&dir, &far, SOON);
     let room = here.room().await;
-    here.member(&room, bob(), bob(), MembershipKind::Join).await;
+    here.join(&room, bob()).await;
     let acl = Draft::state("m.room.server_acl", "", &json!({ "allow": ["*"], "deny": ["b"] })).unwrap();
     here.rooms.send(alice(), &room, acl).await.unwrap();
     here.say(&room, "among us").await;
-    here.member(&room, alice(), bob(), MembershipKind::Leave).await;
+    here.put_out(&room, bob(), MembershipKind::Leave).await;
     let types = || -> Vec<Value> {
         let pdus = |got: Got| got.body["pdus"].as_array().cloned().unwrap();
         far.got(b()).into_iter().flat_map(pdus).map(|pdu| pdu["type"].clone()).collect()
@@ -246,7 +242,7 @@ async fn a_transaction_without_an_answer_is_repeated_with_the_same_id_and_conten
     far.mute.lock().insert(b().to_owned());
     let here = Here::open(&dir, &far, SOON);
     let room = here.room().await;
-    here.member(&room, bob(), bob(), MembershipKind::Join).await;
+    here.join(&room, bob()).await;
     here.say(&room, "0").await;
     eventually!(far.got(b()).len() >= 3);
     here.say(&room, "1").await;
@@ -274,7 +270,7 @@ async fn what_happens_while_nothing_is_sent_is_sent_after_the_start() {
     let (dir, far) = (tempfile::tempdir().unwrap(), Arc::default());
     let here = Here::open(&dir, &far, SOON);
     let room = here.room().await;
-    here.member(&room, bob(), bob(), MembershipKind::Join).await;
+    here.join(&room, bob()).await;
     here.outbox.0.stop.cancel();
     moment().await;
     here.say(&room, "0").await;
@@ -331,8 +327,8 @@ async fn a_server_that_cannot_be_reached_is_left_alone_until_it_is_heard_of() {
     let pace = Pace { first: Duration::from_secs(2), longest: Duration::from_secs(3600) };
     let here = Here::open(&dir, &far, pace);
     let room = here.room().await;
-    here.member(&room, bob(), bob(), MembershipKind::Join).await;
-    here.member(&room, carl(), carl(), MembershipKind::Join).await;
+    here.join(&room, bob()).await;
+    here.join(&room, carl()).await;
     here.say(&room, "0").await;
     eventually!(far.got(b()).len() == 1);
     far.mute.lock().clear();
@@ -353,7 +349,7 @@ async fn after_long_only_the_latest_event_of_each_room_is_sent() {
     let here = Here::open(&dir, &far, LATE);
     let rooms = [here.room().await, here.room().await];
     for room in &rooms {
-        here.member(room, bob(), bob(), MembershipKind::Join).await;
+        here.join(room, bob()).await;
     }
     here.say(&rooms[0], "first").await;
     eventually!(far.got(b()).len() == 1);
@@ -408,7 +404,7 @@ async fn public_receipts_and_presence_of_local_users_are_told_to_those_who_share
     let (dir, far) = (tempfile::tempdir().unwrap(), Arc::<Far>::default());
     let here = Here::open(&dir, &far, SOON);
     let room = here.room().await;
-    here.member(&room, bob(), bob(), MembershipKind::Join).await;
+    here.join(&room, bob()).await;
     let event = here.say(&room, "0").await;
     let num = here.rooms.room(&room).unwrap().unwrap();
     let read = |kind, thread| here.rooms.set_receipt(num, here.alice(), kind, thread, &event);
@@ -442,7 +438,7 @@ async fn typing_is_told_when_it_begins_and_ends_and_not_at_every_key() {
     let (dir, far) = (tempfile::tempdir().unwrap(), Arc::<Far>::default());
     let here = Here::open(&dir, &far, SOON);
     let room = here.room().await;
-    here.member(&room, bob(), bob(), MembershipKind::Join).await;
+    here.join(&room, bob()).await;
     let num = here.rooms.room(&room).unwrap().unwrap();
     let told = || far.edus(b(), "m.typing");
     here.outbox.typing(num, alice(), false);
@@ -461,7 +457,7 @@ async fn the_outbox_adds_nothing_to_the_log() {
     let (dir, far) = (tempfile::tempdir().unwrap(), Arc::<Far>::default());
     let here = Here::open(&dir, &far, SOON);
     let room = here.room().await;
-    here.member(&room, bob(), bob(), MembershipKind::Join).await;
+    here.join(&room, bob()).await;
     here.say(&room, "0").await;
     let last = here.graph.applied();
     eventually!(far.texts(b()) == numbers(0, 1) && here.is_idle());
