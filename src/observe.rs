@@ -37,7 +37,10 @@ pub fn metrics(graph: Arc<Graph>) -> Result<Router, BuildError> {
     metrics::describe_gauge!("postern_connections", "Open client connections");
     metrics::describe_gauge!("postern_outbox_queues", "Servers that are due something");
     metrics::describe_gauge!("postern_outbox_events", "Events queued for other servers, once for each");
-    metrics::describe_counter!("postern_outbox_transactions_total", "Attempts to send a transaction, by result");
+    metrics::describe_counter!(
+        "postern_outbox_transactions_total",
+        "Attempts to send a transaction, by result"
+    );
     Ok(Router::new().route(
         "/metrics",
         get(move || {

@@ -2,7 +2,7 @@
 
 use crate::{Error, Federation};
 use ruma::ServerName;
-use serde_json::value::RawValue;
+use serde_json::Value;
 
 /// Takes an EDU about devices: `m.direct_to_device`, `m.device_list_update` or `m.signing_key_update`.
 ///
@@ -12,7 +12,7 @@ pub(crate) async fn receive(
     _federation: &Federation,
     origin: &ServerName,
     edu_type: &str,
-    _content: &RawValue,
+    _content: Value,
 ) -> Result<(), Error> {
     tracing::debug!(%origin, edu_type, "an EDU about devices is not taken");
     Ok(())

@@ -8,7 +8,7 @@ use postern_graph::{RoomNum, UserNum};
 use postern_rooms::{RemoteReceipt, now_ms};
 use ruma::{EventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId, presence::PresenceState};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value, json, value::RawValue};
+use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -30,8 +30,10 @@ const ACTIVE_AGAIN_MS: u64 = 60_000;
 /// An ephemeral message between servers.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Edu {
+    #[serde(default)]
     edu_type: String,
-    content: Box<RawValue>,
+    #[serde(default)]
+    content: Value,
 }
 
 /// Takes an EDU that `origin` has sent. What it must not say, or what makes no sense, is passed over.
@@ -40,18 +42,18 @@ pub(crate) struct Edu {
 /// The store's: the transaction is not answered then, and comes again.
 pub(crate) async fn receive(federation: &Federation, origin: &ServerName, edu: Edu) -> Result<(), Error> {
     match edu.edu_type.as_str() {
-        "m.typing" => typing(federation, origin, &edu.content),
-        "m.receipt" => receipts(federation, origin, &edu.content).await,
-        "m.presence" => presence(federation, origin, &edu.content).await,
+        "m.typing" => typing(federation, origin, edu.content),
+        "m.receipt" => receipts(federation, origin, edu.content).await,
+        "m.presence" => presence(federation, origin, edu.content).await,
         "m.direct_to_device" | "m.device_list_update" | "m.signing_key_update" => {
-            devices::receive(federation, origin, &edu.edu_type, &edu.content).await
+            devices::receive(federation, origin, &edu.edu_type, edu.content).await
         }
         _ => Ok(()),
     }
 }
 
-fn parse<T: DeserializeOwned>(origin: &ServerName, edu_type: &str, content: &RawValue) -> Option<T> {
-    serde_json::from_str(content.get())
+fn parse<T: DeserializeOwned>(origin: &ServerName, edu_type: &str, content: Value) -> Option<T> {
+    serde_json::from_value(content)
         .inspect_err(|error| tracing::debug!(%origin, edu_type, %error, "an EDU is not understood"))
         .ok()
 }
@@ -78,7 +80,7 @@ fn member(
     Ok(rooms.is_joined(room, num)?.then_some(num))
 }
 
-fn typing(federation: &Federation, origin: &ServerName, content: &RawValue) -> Result<(), Error> {
+fn typing(federation: &Federation, origin: &ServerName, content: Value) -> Result<(), Error> {
     #[derive(Deserialize)]
     struct Typing {
         room_id: OwnedRoomId,
@@ -93,7 +95,7 @@ fn typing(federation: &Federation, origin: &ServerName, content: &RawValue) -> R
     Ok(())
 }
 
-async fn receipts(federation: &Federation, origin: &ServerName, content: &RawValue) -> Result<(), Error> {
+async fn receipts(federation: &Federation, origin: &ServerName, content: Value) -> Result<(), Error> {
     let Some(by_room) = parse::<BTreeMap<String, Value>>(origin, "m.receipt", content) else {
         return Ok(());
     };
@@ -126,7 +128,8 @@ fn receipts_of_room(
         let Some(user) = member(federation, origin, room, id)? else { continue };
         // Several are the ends of a fork; the last is as good as any.
         let event = receipt.get("event_ids").and_then(Value::as_array).and_then(|ids| ids.last()?.as_str());
-        let Some(event) = event.filter(|id| id.len() <= ID_BYTES).and_then(|id| EventId::parse(id).ok()) else {
+        let Some(event) = event.filter(|id| id.len() <= ID_BYTES).and_then(|id| EventId::parse(id).ok())
+        else {
             continue;
         };
         let data = receipt.get("data");
@@ -142,7 +145,7 @@ fn receipts_of_room(
     Ok(taken)
 }
 
-async fn presence(federation: &Federation, origin: &ServerName, content: &RawValue) -> Result<(), Error> {
+async fn presence(federation: &Federation, origin: &ServerName, content: Value) -> Result<(), Error> {
     #[derive(Deserialize)]
     struct Presence {
         push: Vec<Value>,
@@ -203,7 +206,6 @@ mod tests {
     use postern_media::Media;
     use postern_rooms::{Draft, UserReceipt};
     use ruma::server_name;
-    use serde_json::value::to_raw_value;
     use std::sync::Arc;
     use tempfile::TempDir;
     use tokio_util::sync::CancellationToken;
@@ -241,7 +243,7 @@ mod tests {
 
         /// Bob's server sends an EDU.
         async fn receive(&self, edu_type: &str, content: &Value) {
-            let edu = Edu { edu_type: edu_type.to_owned(), content: to_raw_value(content).unwrap() };
+            let edu = Edu { edu_type: edu_type.to_owned(), content: content.clone() };
             receive(&self.federation, server_name!("b"), edu).await.unwrap();
         }
 
@@ -277,7 +279,8 @@ mod tests {
     async fn a_server_says_who_of_its_own_members_types() {
         let here = Here::new().await;
         here.parts.join(&here.room_id, carl()).await;
-        let said = |user: &UserId, typing| json!({ "room_id": here.room_id, "user_id": user, "typing": typing });
+        let said =
+            |user: &UserId, typing| json!({ "room_id": here.room_id, "user_id": user, "typing": typing });
         here.receive("m.typing", &said(carl(), true)).await;
         here.receive("m.typing", &said(alice(), true)).await;
         here.receive("m.typing", &said(ruma::user_id!("@eve:b"), true)).await;
@@ -313,10 +316,8 @@ mod tests {
             .map(|found| (found.user, found.thread, found.receipt.event_id, found.receipt.ts))
             .collect();
         let bob = here.number(bob());
-        let expected = [
-            (bob, String::new(), second.to_string(), 2),
-            (bob, "main".to_owned(), first.to_string(), 4),
-        ];
+        let expected =
+            [(bob, String::new(), second.to_string(), 2), (bob, "main".to_owned(), first.to_string(), 4)];
         assert_eq!(found, expected);
     }
 
@@ -343,9 +344,7 @@ mod tests {
     #[tokio::test]
     async fn presence_is_taken_of_the_servers_own_users_that_share_a_room() {
         let here = Here::new().await;
-        let update = |user: &str, presence: &str, ago: u64| {
-            json!({ "user_id": user, "presence": presence, "last_active_ago": ago, "status_msg": "hi" })
-        };
+        let update = |user: &str, presence: &str, ago: u64| json!({ "user_id": user, "presence": presence, "last_active_ago": ago, "status_msg": "hi" });
         let push = |updates: Vec<Value>| json!({ "push": updates });
         let all = vec![
             update("@alice:h", "offline", 0),
@@ -372,6 +371,8 @@ mod tests {
         here.receive("org.example.dance", &json!({ "anything": [] })).await;
         here.receive("m.receipt", &json!([])).await;
         here.receive("m.presence", &json!({ "push": {} })).await;
-        assert!(serde_json::from_str::<Edu>(r#"{"edu_type":"m.typing","content":{"typing":1},"x":0}"#).is_ok());
+        assert!(
+            serde_json::from_str::<Edu>(r#"{"edu_type":"m.typing","content":{"typing":1},"x":0}"#).is_ok()
+        );
     }
 }

@@ -200,8 +200,16 @@ mod tests {
             assert!(allows(&acl, server), "{server}");
         }
         for server in [
-            "evil.com", "evil.com:8448", "evil.com:1234", "EVIL.com", "a.evil.com", "a.b.Evil.Com:1", "1.2.3.4",
-            "1.2.3.4:8448", "[::1]", "[1234:5678::abcd]:5678",
+            "evil.com",
+            "evil.com:8448",
+            "evil.com:1234",
+            "EVIL.com",
+            "a.evil.com",
+            "a.b.Evil.Com:1",
+            "1.2.3.4",
+            "1.2.3.4:8448",
+            "[::1]",
+            "[1234:5678::abcd]:5678",
         ] {
             assert!(!allows(&acl, server), "{server}");
         }
@@ -209,7 +217,8 @@ mod tests {
 
     #[test]
     fn who_is_not_allowed_is_denied() {
-        for acl in [json!({}), json!({ "allow": [] }), json!({ "allow": "*" }), json!({ "allow": [1, null] })] {
+        for acl in [json!({}), json!({ "allow": [] }), json!({ "allow": "*" }), json!({ "allow": [1, null] })]
+        {
             assert!(!allows(&acl, "good.com"), "{acl}");
         }
         assert!(allows(&json!({ "allow": ["good.*"] }), "good.com"));
@@ -272,9 +281,9 @@ mod tests {
         match glob.split_first() {
             None => host.is_empty(),
             Some((b'*', rest)) => (0..=host.len()).any(|at| matches(rest, &host[at..])),
-            Some((byte, rest)) => {
-                host.split_first().is_some_and(|(head, tail)| (*byte == b'?' || byte == head) && matches(rest, tail))
-            }
+            Some((byte, rest)) => host
+                .split_first()
+                .is_some_and(|(head, tail)| (*byte == b'?' || byte == head) && matches(rest, tail)),
         }
     }
 

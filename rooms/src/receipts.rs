@@ -120,7 +120,8 @@ impl Rooms {
                     continue;
                 }
                 let present = self.graph.get::<Receipts>(&key)?;
-                let Some(pos) = self.read_to(room, told, present.as_ref().map(|(_, Json(there))| there))? else {
+                let Some(pos) = self.read_to(room, told, present.as_ref().map(|(_, Json(there))| there))?
+                else {
                     continue;
                 };
                 let receipt = Receipt { event_id: told.event_id.to_string(), pos, ts: told.ts };
@@ -145,7 +146,8 @@ impl Rooms {
         present: Option<&Receipt>,
     ) -> Result<Option<Pos>, Error> {
         let Some(event) = self.event_by_id(&told.event_id)? else {
-            let newer = present.is_none_or(|there| there.ts < told.ts && there.event_id != told.event_id.as_str());
+            let newer =
+                present.is_none_or(|there| there.ts < told.ts && there.event_id != told.event_id.as_str());
             return Ok(newer.then(|| present.map_or(Pos::MIN, |there| there.pos)));
         };
         let of_room = event.record.room == room && event.record.is_visible();

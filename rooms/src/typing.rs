@@ -57,9 +57,7 @@ impl Typing {
         let changed = {
             let mut entry = self.rooms.entry(room).or_default();
             let changed = match duration {
-                Some(duration) => {
-                    entry.until.insert(user, Instant::now() + duration.min(LONGEST)).is_none()
-                }
+                Some(duration) => entry.until.insert(user, Instant::now() + duration.min(LONGEST)).is_none(),
                 None => entry.until.remove(&user).is_some(),
             };
             if changed {

@@ -24,7 +24,7 @@ const PDUS: usize = 50;
 const EDUS: usize = 100;
 /// The PDUs of a transaction, and its EDUs, are no more than this many bytes unless one alone is more: servers and
 /// proxies before them bound what they take.
-const BYTES: usize = 1 << 20;
+const BYTES: usize = 512 << 10;
 /// Queued events looked at for one transaction; those that are not released are dropped.
 const LOOKED_AT: usize = 500;
 /// A server that cannot be reached is due at most this many events, and then the latest of each room…
@@ -112,7 +112,9 @@ impl Due {
             after = server;
         }
         let mut after = ServerNum(0);
-        while let Some(((server, _, _), _)) = self.graph.scan::<OutboxEdus, _>(&()).after(&(after,)).first()? {
+        while let Some(((server, _, _), _)) =
+            self.graph.scan::<OutboxEdus, _>(&()).after(&(after,)).first()?
+        {
             found.insert(server);
             after = server;
         }
@@ -304,9 +306,10 @@ impl Due {
         let (mut commit, mut removed, mut all) = (self.graph.begin(), 0_usize, 0_usize);
         for entry in queue().iter() {
             let ((_, seq), (event, _)) = entry?;
-            let record = self.graph.get::<EventRecords>(&(event,))?.ok_or_else(|| {
-                postern_graph::Error::Missing(format!("the record of event {}", event.0))
-            })?;
+            let record = self
+                .graph
+                .get::<EventRecords>(&(event,))?
+                .ok_or_else(|| postern_graph::Error::Missing(format!("the record of event {}", event.0)))?;
             let Some((before, event)) = latest.insert(record.room, (seq, event)) else { continue };
             let ends = self.rooms.head(record.room)?.unwrap_or_default().extremities;
             if ends.contains(&event) {
@@ -357,7 +360,8 @@ fn merge(edus: Vec<Value>, now: u64) -> Vec<Value> {
 /// Adds the receipts of `more` unless one of the same user in the same room is there: they are for different threads.
 fn join_receipts(into: &mut Value, more: &Value) -> bool {
     let (Some(rooms), Some(more)) = (into.as_object_mut(), more.as_object()) else { return false };
-    let read = |content: &Value| content.get("m.read").and_then(Value::as_object).cloned().unwrap_or_default();
+    let read =
+        |content: &Value| content.get("m.read").and_then(Value::as_object).cloned().unwrap_or_default();
     for (room, receipts) in more {
         let there = rooms.get(room).map(read).unwrap_or_default();
         if read(receipts).keys().any(|user| there.contains_key(user)) {

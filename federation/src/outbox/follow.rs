@@ -57,13 +57,26 @@ pub(super) async fn follow(outbox: Outbox, mut follower: Follower) {
 }
 
 /// Queues what follows from `records` and moves the cursor, in one commit; then wakes the queues.
-fn work_off(outbox: &Outbox, follower: &mut Follower, records: &Records, pass_over: bool) -> Result<(), Error> {
+fn work_off(
+    outbox: &Outbox,
+    follower: &mut Follower,
+    records: &Records,
+    pass_over: bool,
+) -> Result<(), Error> {
     let Some(last) = records.last().map(|(seq, _)| *seq) else { return Ok(()) };
-    let mut work = Work { outbox, commit: outbox.0.graph.begin(), servers: BTreeSet::new(), events: 0, before: follower.cursor() };
+    let mut work = Work {
+        outbox,
+        commit: outbox.0.graph.begin(),
+        servers: BTreeSet::new(),
+        events: 0,
+        before: follower.cursor(),
+    };
     for (seq, record) in records {
         for (n, entry) in record.entries.iter().enumerate() {
             match work.entry(*seq, u32::try_from(n).unwrap_or(u32::MAX), entry) {
-                Err(error) if pass_over => tracing::error!(%error, ?entry, "other servers are not told of this"),
+                Err(error) if pass_over => {
+                    tracing::error!(%error, ?entry, "other servers are not told of this")
+                }
                 done => done?,
             }
         }

@@ -10,6 +10,7 @@
 //! kept short: the latest event of each room tells it what to fetch. EDUs replace each other while they wait.
 
 mod due;
+#[cfg_attr(not(test), expect(dead_code, reason = "EDUs about devices come"))]
 mod edu;
 mod follow;
 mod pace;
@@ -19,6 +20,7 @@ mod residents;
 #[cfg(test)]
 mod tests;
 
+#[cfg_attr(not(test), expect(unused_imports, reason = "EDUs about devices come"))]
 pub(crate) use edu::{edu, edu_for_all};
 pub(crate) use pace::Pace;
 
@@ -32,10 +34,9 @@ use postern_rooms::Rooms;
 use postern_users::Users;
 use queue::Queue;
 use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fmt::Debug,
     sync::{
         Arc,
@@ -48,7 +49,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a server may take to answer a transaction: it may have to fetch events first.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Transactions under way at a time; each is in memory, up to about 2 MiB.
+/// Transactions under way at a time; each is in memory, up to about 1 MiB.
 const AT_ONCE: usize = 128;
 /// Of these to servers that were not reached the last time: they must not keep others waiting.
 const FAILING_AT_ONCE: usize = 32;
@@ -59,21 +60,8 @@ const TYPING_AGAIN: Duration = Duration::from_secs(15);
 /// People who are remembered to type.
 const TYPING: usize = 10_000;
 
-/// What a server answers to a transaction.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct Answer {
-    /// What became of each PDU.
-    #[serde(default)]
-    pub(crate) pdus: BTreeMap<String, PduResult>,
-}
-
-/// What became of a PDU.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct PduResult {
-    /// Why it was not taken.
-    #[serde(default)]
-    pub(crate) error: Option<String>,
-}
+/// What a server says of the PDUs of a transaction that it did not take: their ids, and why.
+pub(crate) type Untaken = Vec<(String, String)>;
 
 /// Brings transactions to servers.
 pub(crate) trait Carrier: Send + Sync + Debug + 'static {
@@ -83,7 +71,7 @@ pub(crate) trait Carrier: Send + Sync + Debug + 'static {
         server: &'a ServerName,
         id: &'a str,
         body: &'a RawValue,
-    ) -> BoxFuture<'a, Result<Answer, PeerError>>;
+    ) -> BoxFuture<'a, Result<Untaken, PeerError>>;
 }
 
 impl Carrier for Peers {
@@ -92,10 +80,16 @@ impl Carrier for Peers {
         server: &'a ServerName,
         id: &'a str,
         body: &'a RawValue,
-    ) -> BoxFuture<'a, Result<Answer, PeerError>> {
+    ) -> BoxFuture<'a, Result<Untaken, PeerError>> {
         async move {
             let path = format!("/_matrix/federation/v1/send/{id}");
-            self.ask(server, Method::PUT, &path, Some(body), PATIENCE).await
+            let answer: Value = self.ask(server, Method::PUT, &path, Some(body), PATIENCE).await?;
+            // An answer is an answer, whatever it looks like inside.
+            let results = answer.get("pdus").and_then(Value::as_object);
+            let untaken = results.into_iter().flatten().filter_map(|(event, result)| {
+                Some((event.clone(), result.get("error")?.as_str()?.to_owned()))
+            });
+            Ok(untaken.collect())
         }
         .boxed()
     }

@@ -1,6 +1,6 @@
 //! The task of one server: sends what the server is due until nothing is left.
 
-use super::{Answer, Outbox, due::Transaction, pace::Backoff};
+use super::{Outbox, Untaken, due::Transaction, pace::Backoff};
 use crate::{Error, PeerError};
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
@@ -128,24 +128,26 @@ impl Sending<'_> {
     /// Sends the next transaction.
     async fn send(&mut self) -> Result<Sent, Error> {
         let (inner, server) = (&self.outbox.0, &self.queue.server);
+        // Before the transaction is made: those that wait are not in memory.
+        let places = if self.backoff.is_failing() { &inner.failing_at_once } else { &inner.at_once };
+        let Some(Ok(_place)) = inner.stop.run_until_cancelled(places.acquire()).await else {
+            return Ok(Sent::Stopping);
+        };
         let Some(transaction) = inner.due.next(server, self.queue.typing()).await? else {
             return Ok(Sent::Nothing);
         };
-        let places = if self.backoff.is_failing() { &inner.failing_at_once } else { &inner.at_once };
-        let answer = {
-            let Some(Ok(_place)) = inner.stop.run_until_cancelled(places.acquire()).await else {
-                return Ok(Sent::Stopping);
-            };
-            let carried = inner.carrier.carry(server, &transaction.id, &transaction.body);
-            let Some(answer) = inner.abandon.run_until_cancelled(carried).await else {
-                return Ok(Sent::Stopping);
-            };
-            answer
+        let carried = inner.carrier.carry(server, &transaction.id, &transaction.body);
+        let Some(answer) = inner.abandon.run_until_cancelled(carried).await else {
+            return Ok(Sent::Stopping);
         };
         self.answered(&transaction, answer)
     }
 
-    fn answered(&mut self, transaction: &Transaction, answer: Result<Answer, PeerError>) -> Result<Sent, Error> {
+    fn answered(
+        &mut self,
+        transaction: &Transaction,
+        answer: Result<Untaken, PeerError>,
+    ) -> Result<Sent, Error> {
         let (due, server) = (&self.outbox.0.due, &self.queue.server);
         let result = match &answer {
             Ok(_) => "taken",
@@ -157,11 +159,9 @@ impl Sending<'_> {
         metrics::counter!("postern_outbox_transactions_total", "result" => result).increment(1);
         let over = || if transaction.is_stored { due.answered(server) } else { Ok(()) };
         let error = match answer {
-            Ok(answer) => {
-                for (event, result) in answer.pdus {
-                    if let Some(error) = result.error {
-                        tracing::info!(%server, event, error, "a server did not take an event");
-                    }
+            Ok(untaken) => {
+                for (event, error) in untaken {
+                    tracing::info!(%server, event, error, "a server did not take an event");
                 }
                 self.refusals = 0;
                 over()?;

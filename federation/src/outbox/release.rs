@@ -11,7 +11,11 @@ use serde_json::value::RawValue;
 /// It is sent to servers that were in the room before or after it and were allowed there by the room's access control
 /// list before it: a server that is denied from now on still hears of that. So it does of memberships of its own users,
 /// whatever the list says: that they were removed must reach it.
-pub(super) fn release(rooms: &Rooms, destination: &ServerName, event: &Event) -> Result<Option<Box<RawValue>>, Error> {
+pub(super) fn release(
+    rooms: &Rooms,
+    destination: &ServerName,
+    event: &Event,
+) -> Result<Option<Box<RawValue>>, Error> {
     if !event.record.is_visible() || !was_in(rooms, destination, event)? {
         return Ok(None);
     }

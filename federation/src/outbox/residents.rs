@@ -29,7 +29,8 @@ pub(super) fn around(rooms: &Rooms, event: &Event) -> Result<BTreeSet<OwnedServe
         }
         for (server, _) in counts.iter().filter(|(_, count)| **count > 0) {
             servers.insert(
-                ServerName::parse(server).map_err(|error| postern_rooms::Error::BadJson(error.to_string()))?,
+                ServerName::parse(server)
+                    .map_err(|error| postern_rooms::Error::BadJson(error.to_string()))?,
             );
         }
     }

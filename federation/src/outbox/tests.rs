@@ -4,8 +4,12 @@
 use super::*;
 use crate::scene::{Parts, alice, bob, carl};
 use http::StatusCode;
-use postern_graph::{NameKind, ServerNum, Settings, UserNum, schema::{OutboxEvents, Relayed}};
+use postern_graph::{
+    NameKind, ServerNum, UserNum,
+    schema::{OutboxEvents, Relayed},
+};
 use postern_rooms::{Draft, MembershipChange, MembershipKind, ReceiptKind};
+use proptest::{collection, prelude::*};
 use ruma::{RoomId, server_name};
 use serde_json::{Value, json};
 use std::{collections::HashSet, ops::Deref};
@@ -35,7 +39,7 @@ impl Carrier for Far {
         server: &'a ServerName,
         id: &'a str,
         body: &'a RawValue,
-    ) -> BoxFuture<'a, Result<Answer, PeerError>> {
+    ) -> BoxFuture<'a, Result<Untaken, PeerError>> {
         async move {
             let body = serde_json::from_str(body.get()).unwrap();
             self.got.lock().push(Got { server: server.to_owned(), id: id.to_owned(), body });
@@ -49,7 +53,7 @@ impl Carrier for Far {
                     message: String::new(),
                 });
             }
-            Ok(Answer::default())
+            Ok(Untaken::new())
         }
         .boxed()
     }
@@ -416,7 +420,8 @@ async fn public_receipts_and_presence_of_local_users_are_told_to_those_who_share
     assert_eq!(told["data"]["thread_id"], "main");
     assert!(told["data"]["ts"].as_u64().unwrap() > 0);
 
-    let online = json!({ "presence": "online", "status_msg": "hi", "last_active_ts": postern_rooms::now_ms() });
+    let online =
+        json!({ "presence": "online", "status_msg": "hi", "last_active_ts": postern_rooms::now_ms() });
     here.users.set_presence(here.alice(), online).await.unwrap();
     eventually!(far.edus(b(), "m.presence").len() == 1);
     let told = &far.edus(b(), "m.presence")[0]["push"][0];
@@ -463,4 +468,100 @@ async fn the_outbox_adds_nothing_to_the_log() {
     eventually!(far.texts(b()) == numbers(0, 1) && here.is_idle());
     assert_eq!(here.graph.applied(), last);
     here.close().await;
+}
+
+/// What may happen to a server and what is due to it.
+#[derive(Debug, Clone)]
+enum Step {
+    Say,
+    /// A message of its own.
+    Tell,
+    /// Something that replaces its predecessor.
+    Update,
+    Mute,
+    Hear,
+    Restart,
+    Pause(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Say),
+        4 => Just(Step::Tell),
+        3 => Just(Step::Update),
+        1 => Just(Step::Mute),
+        2 => Just(Step::Hear),
+        1 => Just(Step::Restart),
+        3 => (1..30_u64).prop_map(Step::Pause),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_everything_arrives_in_order(steps in collection::vec(step(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(happens(steps))?;
+    }
+}
+
+async fn happens(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let (dir, far) = (tempfile::tempdir().unwrap(), Arc::<Far>::default());
+    let mut here = Here::open(&dir, &far, SOON);
+    let room = here.room().await;
+    here.join(&room, bob()).await;
+    let (mut said, mut told, mut updated) = (0, 0, 0);
+    for step in steps {
+        match step {
+            Step::Say => {
+                here.say(&room, &said.to_string()).await;
+                said += 1;
+            }
+            Step::Tell => {
+                here.tell(b(), &format!("message {told}"), told).await;
+                told += 1;
+            }
+            Step::Update => {
+                updated += 1;
+                here.tell(b(), "the same", 1_000_000 + updated).await;
+            }
+            Step::Mute => {
+                far.mute.lock().insert(b().to_owned());
+            }
+            Step::Hear => {
+                far.mute.lock().clear();
+                here.outbox.heard_from(b());
+            }
+            Step::Restart => {
+                here.close().await;
+                here = Here::open(&dir, &far, SOON);
+            }
+            Step::Pause(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+        }
+    }
+    far.mute.lock().clear();
+    let last = here.graph.applied();
+    eventually!(*here.outbox.0.due.followed.lock() >= last && here.is_idle());
+    here.close().await;
+
+    let mut arrived: Vec<Got> = Vec::new();
+    for got in far.got(b()) {
+        match arrived.iter().find(|before| before.id == got.id) {
+            Some(before) => prop_assert_eq!(before, &got, "another content under the same id"),
+            None => arrived.push(got),
+        }
+    }
+    let parts = |name: &str| -> Vec<Value> {
+        arrived.iter().flat_map(|got| got.body[name].as_array().cloned().unwrap_or_default()).collect()
+    };
+    let texts: Vec<String> =
+        parts("pdus").iter().filter_map(|pdu| Some(pdu["content"]["body"].as_str()?.to_owned())).collect();
+    prop_assert_eq!(texts, numbers(0, said));
+    let edus: Vec<u64> = parts("edus").iter().map(|edu| edu["content"]["n"].as_u64().unwrap()).collect();
+    let (updates, messages): (Vec<u64>, Vec<u64>) = edus.into_iter().partition(|n| *n > 1_000_000);
+    prop_assert_eq!(messages, (0..told).collect::<Vec<u64>>());
+    prop_assert!(updates.is_sorted(), "{:?}", updates);
+    prop_assert_eq!(updates.last().copied(), (updated > 0).then_some(1_000_000 + updated));
+    Ok(())
 }
