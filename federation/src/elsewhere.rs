@@ -1,11 +1,98 @@
 //! What local users ask of other servers.
 
-use crate::Federation;
+use crate::{Error, Federation, PeerError};
+use futures::FutureExt;
+use http::StatusCode;
 use postern_graph::RoomNum;
-use postern_web::Elsewhere;
-use ruma::UserId;
+use postern_rooms::MembershipChange;
+use postern_web::{ApiError, Elsewhere, Pending};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId};
+use serde_json::{Map, Value};
+
+/// What a failure elsewhere is for a local user: what another server said of the matter is passed on, that it could not
+/// be asked is a bad gateway.
+fn told(error: Error) -> ApiError {
+    match error {
+        Error::Rooms(error) => match error {
+            postern_rooms::Error::MissingEvents(_)
+            | postern_rooms::Error::Unverified(_)
+            | postern_rooms::Error::Unresolvable(_) => ApiError::new(
+                StatusCode::BAD_GATEWAY,
+                "M_UNKNOWN",
+                format!("the other server's answer: {error}"),
+            ),
+            error => error.into(),
+        },
+        Error::Users(error) => error.into(),
+        Error::Media(error) => error.into(),
+        Error::Graph(error) => error.into(),
+        Error::Peer(PeerError::Refused { status, errcode, message }) if status.is_client_error() => {
+            let (status, code) = match errcode.as_str() {
+                "M_FORBIDDEN" => (StatusCode::FORBIDDEN, "M_FORBIDDEN"),
+                "M_NOT_FOUND" => (StatusCode::NOT_FOUND, "M_NOT_FOUND"),
+                "M_INCOMPATIBLE_ROOM_VERSION" => (StatusCode::BAD_REQUEST, "M_INCOMPATIBLE_ROOM_VERSION"),
+                "M_UNABLE_TO_AUTHORISE_JOIN" => (StatusCode::BAD_REQUEST, "M_UNABLE_TO_AUTHORISE_JOIN"),
+                "M_UNABLE_TO_GRANT_JOIN" => (StatusCode::BAD_REQUEST, "M_UNABLE_TO_GRANT_JOIN"),
+                "M_UNSUPPORTED_ROOM_VERSION" => (StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION"),
+                "M_LIMIT_EXCEEDED" => (StatusCode::TOO_MANY_REQUESTS, "M_LIMIT_EXCEEDED"),
+                _ => (
+                    if status == StatusCode::UNAUTHORIZED { StatusCode::BAD_GATEWAY } else { status },
+                    "M_UNKNOWN",
+                ),
+            };
+            ApiError::new(status, code, message)
+        }
+        Error::Peer(PeerError::NotAllowed(server)) => {
+            ApiError::forbidden(format!("this server does not federate with {server}"))
+        }
+        error => ApiError::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string()),
+    }
+}
 
 impl Elsewhere for Federation {
+    fn join<'a>(
+        &'a self,
+        user: &'a UserId,
+        room: &'a RoomId,
+        via: &'a [OwnedServerName],
+        content: Map<String, Value>,
+    ) -> Pending<'a, ()> {
+        async move { self.join_room(user, room, via, content).await.map_err(told) }.boxed()
+    }
+
+    fn knock<'a>(
+        &'a self,
+        user: &'a UserId,
+        room: &'a RoomId,
+        via: &'a [OwnedServerName],
+        content: Map<String, Value>,
+    ) -> Pending<'a, ()> {
+        async move { self.knock_at(user, room, via, content).await.map_err(told) }.boxed()
+    }
+
+    fn leave<'a>(
+        &'a self,
+        user: &'a UserId,
+        room: &'a RoomId,
+        content: Map<String, Value>,
+    ) -> Pending<'a, ()> {
+        async move { self.leave_room(user, room, content).await.map_err(told) }.boxed()
+    }
+
+    fn invite<'a>(
+        &'a self,
+        sender: &'a UserId,
+        room: &'a RoomId,
+        target: &'a UserId,
+        change: MembershipChange,
+    ) -> Pending<'a, OwnedEventId> {
+        async move { self.invite_to(sender, room, target, &change).await.map_err(told) }.boxed()
+    }
+
+    fn backfill(&self, room: RoomNum, limit: usize) -> Pending<'_, bool> {
+        async move { self.backfill_room(room, limit).await.map_err(told) }.boxed()
+    }
+
     fn typing(&self, room: RoomNum, user: &UserId, typing: bool) {
         self.0.outbox.typing(room, user, typing);
     }

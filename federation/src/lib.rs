@@ -5,15 +5,20 @@
 //! servers.
 
 mod devices;
-#[cfg_attr(not(test), expect(dead_code, reason = "the inbox, which hands EDUs over, comes"))]
 mod edus;
 mod elsewhere;
 mod error;
+mod gaps;
+mod history;
+mod inbox;
+mod memberships;
+mod origin;
 mod outbox;
 mod peers;
 mod ring;
 #[cfg(test)]
 mod scene;
+mod verify;
 
 pub use error::{Error, PeerError};
 pub use outbox::Followers;
@@ -46,6 +51,7 @@ pub(crate) struct Parts {
     pub(crate) media: Arc<Media>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) ring: Arc<KeyRing>,
+    pub(crate) inbox: inbox::Inbox,
     pub(crate) outbox: Outbox,
     pub(crate) stopping: CancellationToken,
 }
@@ -73,14 +79,26 @@ impl Federation {
             config.users.presence,
             Pace::default(),
         );
-        Ok(Self(Arc::new(Parts { config, graph, rooms, users, media, peers, ring, outbox, stopping })))
+        Ok(Self(Arc::new(Parts {
+            config,
+            graph,
+            rooms,
+            users,
+            media,
+            peers,
+            ring,
+            inbox: inbox::Inbox::default(),
+            outbox,
+            stopping,
+        })))
     }
 
-    /// Starts what works in the background: sending to other servers.
+    /// Goes on with what was begun before the last stop, and begins to send to other servers.
     ///
     /// # Errors
     /// The store's.
     pub fn start(&self) -> Result<Followers, Error> {
+        self.resume_inbox()?;
         self.0.outbox.start()
     }
 
@@ -90,8 +108,11 @@ impl Federation {
     }
 
     /// The endpoints, for the listeners of federation.
-    #[must_use]
     pub fn router(&self) -> Router {
         Router::new()
+            .merge(inbox::routes())
+            .merge(history::routes())
+            .merge(memberships::routes())
+            .with_state(self.clone())
     }
 }

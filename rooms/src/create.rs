@@ -45,7 +45,7 @@ pub struct CreateRoom {
     pub topic: Option<String>,
     /// Changes to the default power levels.
     pub power_levels: Map<String, Value>,
-    /// Who is invited.
+    /// Who is invited. Those of other servers are invited once the room is there: their servers have to sign it.
     pub invite: Vec<OwnedUserId>,
     /// Whether these invites are for a direct chat.
     pub is_direct: bool,
@@ -324,7 +324,7 @@ fn populate(batch: &mut Batch<'_>, creator: &UserId, request: &CreateRoom) -> Re
         });
         batch.add(creator, &Draft::state("m.room.topic", "", &content)?)?;
     }
-    for user in &request.invite {
+    for user in request.invite.iter().filter(|user| batch.rooms.is_local(user)) {
         let mut content = Map::from_iter([("membership".to_owned(), Value::from("invite"))]);
         if request.is_direct {
             content.insert("is_direct".to_owned(), true.into());

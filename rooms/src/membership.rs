@@ -8,7 +8,7 @@ use crate::{
     rooms::Rooms,
 };
 use postern_graph::{
-    NameKind, Pos, UserNum,
+    NameKind, Pos, RoomNum, UserNum,
     event::MembershipKind,
     schema::{Forgotten, Profiles},
 };
@@ -68,6 +68,19 @@ impl Rooms {
         };
         self.durable(seq).await?;
         Ok(id)
+    }
+
+    /// Display name and avatar of a user as member events carry them; null where there is none.
+    pub fn profile_in_events(&self, user: UserNum) -> Result<Vec<(String, Value)>, Error> {
+        profile(self, user)
+    }
+
+    /// Whether a local user can be let into a restricted room of this server by a server of the room only that is
+    /// another one.
+    pub fn needs_help_to_join(&self, room: RoomNum, user: &UserId) -> Result<bool, Error> {
+        let batch = self.batch(room)?;
+        let before = batch.state("m.room.member", user.as_str())?.and_then(|event| event.membership());
+        Ok(matches!(admission(&batch, user, before)?, Admission::Unknown | Admission::NobodyMay))
     }
 
     /// Forgets a room one has left: its history up to now is no longer shown to the user.

@@ -7,7 +7,7 @@ use postern_graph::{
     event::{EventLinks, RoomRecord, flags},
     schema::Rooms as RoomRecords,
 };
-use ruma::{OwnedEventId, RoomId, events::TimelineEventType};
+use ruma::{EventId, OwnedEventId, RoomId, events::TimelineEventType};
 use serde_json::{Map, Value};
 use std::{
     collections::{HashMap, HashSet},
@@ -48,6 +48,11 @@ impl Rooms {
             }
         }
         Ok(unknown)
+    }
+
+    /// Whether an event is part of its room's graph here: known, and no outlier.
+    pub fn is_in_graph(&self, id: &EventId) -> Result<bool, Error> {
+        Ok(self.event_by_id(id)?.is_some_and(|event| !event.record.has(flags::OUTLIER)))
     }
 
     /// Takes a room over from another server: its state with the events that authorize it, and the event by which a

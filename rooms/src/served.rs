@@ -224,10 +224,21 @@ impl Rooms {
         Ok(found.into_values().collect())
     }
 
+    /// Whether the room has history before what is here.
+    pub fn has_history_elsewhere(&self, room: RoomNum) -> Result<bool, Error> {
+        Ok(!self.history_ends(room, 1)?.is_empty())
+    }
+
     /// The oldest events of the timeline whose previous events are not all here, newest first: where history that is
     /// elsewhere begins.
     pub fn history_ends(&self, room: RoomNum, limit: usize) -> Result<Vec<Arc<Event>>, Error> {
         let mut ends = Vec::new();
+        let first = self.graph.scan::<Timeline, _>(&(room,)).first()?;
+        if let Some((_, first)) = first
+            && *self.event(first)?.kind() == TimelineEventType::RoomCreate
+        {
+            return Ok(ends);
+        }
         for entry in self.graph.scan::<Timeline, _>(&(room,)).iter().take(limits::HISTORY_WALK) {
             let event = self.event(entry?.1)?;
             let mut open = false;

@@ -56,6 +56,12 @@ pub struct RegistrationToken {
 }
 
 impl Users {
+    /// Whether there is an account of this id that is not deactivated.
+    pub fn is_active(&self, user: &UserId) -> Result<bool, Error> {
+        let Some(number) = self.local_number(user)? else { return Ok(false) };
+        Ok(self.account_of(number)?.is_some_and(|account| !account.deactivated))
+    }
+
     /// The user id of a localpart or full id of this server.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::{
 };
 use axum::{Json, Router, extract::State, routing::post};
 use postern_config::{EncryptByDefault, Who};
-use postern_rooms::{CreateRoom, Preset};
+use postern_rooms::{CreateRoom, MembershipChange, MembershipKind, Preset};
 use postern_users::Session;
 use ruma::{OwnedRoomId, OwnedUserId, RoomAliasId};
 use serde::Deserialize;
@@ -111,6 +111,9 @@ async fn create(State(api): State<Api>, Caller(session): Caller, Body(request): 
     for _ in &invite {
         api.limiter.check(Class::Invite, session.user_id.as_str())?;
     }
+    let elsewhere: Vec<OwnedUserId> =
+        invite.iter().filter(|user| !api.rooms.is_local(user)).cloned().collect();
+    let is_direct = request.is_direct;
     let room = CreateRoom {
         version: request.room_version,
         creation_content: request.creation_content,
@@ -126,6 +129,16 @@ async fn create(State(api): State<Api>, Caller(session): Caller, Body(request): 
     };
     let id = api.rooms.create(&session.user_id, room).await?;
     crate::rooms::upgrade::carry_over(&api, &session, room_num(&api, &id)?).await?;
+    for user in elsewhere {
+        let mut change = MembershipChange::to(MembershipKind::Invite);
+        if is_direct {
+            change.extra.insert("is_direct".to_owned(), true.into());
+        }
+        // The room is there, whether or not everybody can be invited to it.
+        if let Err(error) = api.elsewhere.invite(&session.user_id, &id, &user, change).await {
+            tracing::info!(%user, error = error.message(), "a user of another server was not invited");
+        }
+    }
     Ok(Json(json!({ "room_id": id })))
 }
 

@@ -255,7 +255,7 @@ async fn summary(
     Params(room): Params<OwnedRoomOrAliasId>,
 ) -> Answer {
     let missing = || ApiError::not_found("there is no such room, or you may not see it");
-    let id = resolve(&api, &room)?;
+    let id = resolve(&api, &room).await?.0;
     let room = api.rooms.room(&id)?.ok_or_else(missing)?;
     let user = session.as_ref().map(|session| session.user);
     if !api.rooms.may_see_summary(room, user)? {

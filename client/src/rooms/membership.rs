@@ -10,14 +10,20 @@ use axum::{
     extract::State,
     routing::{get, post},
 };
+use postern_graph::RoomNum;
 use postern_rooms::{
     MembershipChange, MembershipKind,
     view::{Format, TimelineToken},
 };
 use postern_users::Session;
-use ruma::{OwnedRoomId, OwnedRoomOrAliasId, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, UserId};
+use ruma::{
+    OwnedRoomId, OwnedRoomOrAliasId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, RoomOrAliasId, UserId,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+/// Servers by which a room is tried to be entered, at most.
+const VIA: usize = 20;
 
 pub fn routes() -> Router<Api> {
     let mut router = Router::new();
@@ -46,24 +52,55 @@ struct Reason {
     reason: Option<String>,
 }
 
-/// The id of a room or of what an alias of this server points to.
-pub(crate) fn resolve(api: &Api, room: &RoomOrAliasId) -> Result<OwnedRoomId, ApiError> {
+/// The id of a room or of what an alias points to, and servers that are in it as far as the alias's server told.
+pub(crate) async fn resolve(
+    api: &Api,
+    room: &RoomOrAliasId,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
     if let Ok(alias) = <&RoomAliasId>::try_from(room) {
+        if alias.server_name() != api.rooms.server_name() {
+            return api.elsewhere.alias(alias).await;
+        }
         let found = api.rooms.resolve_alias(alias)?;
         let found = found.ok_or_else(|| ApiError::not_found(format!("the alias {alias} does not exist")))?;
-        return Ok(api.rooms.room_id(found)?);
+        return Ok((api.rooms.room_id(found)?, Vec::new()));
     }
-    RoomId::parse(room.as_str()).map_err(|error| ApiError::invalid_param(error.to_string()))
+    let id = RoomId::parse(room.as_str()).map_err(|error| ApiError::invalid_param(error.to_string()))?;
+    Ok((id, Vec::new()))
+}
+
+/// Servers by which a room may be entered, as the client names them.
+#[derive(Debug)]
+struct Via(Vec<OwnedServerName>);
+
+impl Via {
+    fn of(query: Vec<(String, String)>, known: Vec<OwnedServerName>) -> Self {
+        let named = query
+            .into_iter()
+            .filter(|(name, _)| name == "via" || name == "server_name")
+            .filter_map(|(_, server)| OwnedServerName::try_from(server).ok());
+        Self(named.chain(known).take(VIA).collect())
+    }
+}
+
+/// A room by its number, if this server is in it.
+fn resident(api: &Api, room: &RoomId) -> Result<Option<RoomNum>, ApiError> {
+    match api.rooms.room(room)? {
+        Some(number) if api.rooms.is_resident(number)? => Ok(Some(number)),
+        _ => Ok(None),
+    }
 }
 
 async fn join(
     State(api): State<Api>,
     Caller(session): Caller,
     Params(room): Params<OwnedRoomOrAliasId>,
+    Query(query): Query<Vec<(String, String)>>,
     Body(mut body): Body<Map<String, Value>>,
 ) -> Answer {
     api.limiter.check(Class::Join, session.user_id.as_str())?;
-    let room = resolve(&api, &room)?;
+    let (room, servers) = resolve(&api, &room).await?;
+    let via = Via::of(query, servers);
     let reason = match body.remove("reason") {
         None | Some(Value::Null) => None,
         Some(Value::String(reason)) => Some(reason),
@@ -73,10 +110,9 @@ async fn join(
     for reserved in ["membership", "third_party_signed", "join_authorised_via_users_server"] {
         body.remove(reserved);
     }
-    let number = api
-        .rooms
-        .room(&room)?
-        .ok_or_else(|| ApiError::not_found(format!("the room {room} is not known to this server")))?;
+    let Some(number) = resident(&api, &room)? else {
+        return join_elsewhere(&api, &session, &room, &via, body, reason).await;
+    };
     if session.is_guest {
         let access = api.rooms.state(number, "m.room.guest_access", "")?;
         if access.and_then(|event| event.content_text("guest_access")).as_deref() != Some("can_join") {
@@ -87,6 +123,9 @@ async fn join(
             ));
         }
     }
+    if api.rooms.needs_help_to_join(number, &session.user_id)? {
+        return join_elsewhere(&api, &session, &room, &via, body, reason).await;
+    }
     let change =
         MembershipChange { extra: body, ..MembershipChange::to(MembershipKind::Join) }.because(reason);
     api.rooms.membership(&session.user_id, &room, &session.user_id, change).await?;
@@ -94,16 +133,63 @@ async fn join(
     Ok(Json(json!({ "room_id": room })))
 }
 
+async fn join_elsewhere(
+    api: &Api,
+    session: &Session,
+    room: &RoomId,
+    via: &Via,
+    body: Map<String, Value>,
+    reason: Option<String>,
+) -> Answer {
+    if session.is_guest {
+        return Err(ApiError::new(
+            axum::http::StatusCode::FORBIDDEN,
+            "M_GUEST_ACCESS_FORBIDDEN",
+            "guests do not join rooms of other servers",
+        ));
+    }
+    let content = own_content(api, session, body, reason)?;
+    api.elsewhere.join(&session.user_id, room, &via.0, content).await?;
+    if let Some(number) = api.rooms.room(room)? {
+        crate::rooms::upgrade::carry_over(api, session, number).await?;
+    }
+    Ok(Json(json!({ "room_id": room })))
+}
+
+/// What stands in a member event that another server proposes.
+fn own_content(
+    api: &Api,
+    session: &Session,
+    mut content: Map<String, Value>,
+    reason: Option<String>,
+) -> Result<Map<String, Value>, ApiError> {
+    if let Some(reason) = reason {
+        content.insert("reason".to_owned(), reason.into());
+    }
+    for (name, value) in api.rooms.profile_in_events(session.user)? {
+        if !value.is_null() {
+            content.insert(name, value);
+        }
+    }
+    Ok(content)
+}
+
 async fn knock(
     State(api): State<Api>,
     Caller(session): Caller,
     Params(room): Params<OwnedRoomOrAliasId>,
+    Query(query): Query<Vec<(String, String)>>,
     Body(body): Body<Reason>,
 ) -> Answer {
     api.limiter.check(Class::Join, session.user_id.as_str())?;
-    let room = resolve(&api, &room)?;
-    let change = MembershipChange::to(MembershipKind::Knock).because(body.reason);
-    api.rooms.membership(&session.user_id, &room, &session.user_id, change).await?;
+    let (room, servers) = resolve(&api, &room).await?;
+    if resident(&api, &room)?.is_some() {
+        let change = MembershipChange::to(MembershipKind::Knock).because(body.reason);
+        api.rooms.membership(&session.user_id, &room, &session.user_id, change).await?;
+    } else {
+        let content = own_content(&api, &session, Map::new(), body.reason)?;
+        api.elsewhere.knock(&session.user_id, &room, &Via::of(query, servers).0, content).await?;
+    }
     Ok(Json(json!({ "room_id": room })))
 }
 
@@ -118,8 +204,16 @@ async fn leave(
         // Leaving twice is what a client does that lost the first answer.
         return Ok(done());
     }
-    let change = MembershipChange::to(MembershipKind::Leave).because(body.reason);
-    api.rooms.membership(&session.user_id, &room, &session.user_id, change).await?;
+    if resident(&api, &room)?.is_some() {
+        let change = MembershipChange::to(MembershipKind::Leave).because(body.reason);
+        api.rooms.membership(&session.user_id, &room, &session.user_id, change).await?;
+    } else {
+        let mut content = Map::new();
+        if let Some(reason) = body.reason {
+            content.insert("reason".to_owned(), reason.into());
+        }
+        api.elsewhere.leave(&session.user_id, &room, content).await?;
+    }
     Ok(done())
 }
 
@@ -169,7 +263,13 @@ async fn invite(
     Body(target): Body<Target>,
 ) -> Answer {
     api.limiter.check(Class::Invite, session.user_id.as_str())?;
-    target.user()?;
+    let user = target.user()?.to_owned();
+    if !api.rooms.is_local(&user) {
+        joined_room(&api, &session, &room)?;
+        let change = MembershipChange::to(MembershipKind::Invite).because(target.reason);
+        api.elsewhere.invite(&session.user_id, &room, &user, change).await?;
+        return Ok(done());
+    }
     change(&api, &session, &room, target, MembershipChange::to(MembershipKind::Invite)).await
 }
 

@@ -18,6 +18,9 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use std::{collections::BTreeSet, sync::Arc};
 
+/// Events of history asked for elsewhere at least: each question costs other servers much, and each event little.
+const BACKFILL: usize = 100;
+
 /// Events on a page, if the client does not say.
 const PAGE: usize = 10;
 
@@ -121,12 +124,23 @@ async fn messages(
     let start = query.from.clone().unwrap_or_else(|| from.to_string());
     let stretch = Stretch { from, until, direction, limit: filter.page(PAGE).max(1) };
     let ignored = ignored_users(&api, session.user)?;
-    let page = api.rooms.page(room, &viewer, stretch, |event| {
-        event.record.pos <= latest
-            && shown_despite(&ignored, event)
-            && filter.wants(event)
-            && filter.wants_related(&api.rooms, event)
-    })?;
+    let read = || {
+        api.rooms.page(room, &viewer, stretch, |event| {
+            event.record.pos <= latest
+                && shown_despite(&ignored, event)
+                && filter.wants(event)
+                && filter.wants_related(&api.rooms, event)
+        })
+    };
+    let mut page = read()?;
+    let short = page.events.len() < stretch.limit && page.next.is_none() && until.is_none();
+    if short && direction == Direction::Backwards && api.rooms.has_history_elsewhere(room)? {
+        match api.elsewhere.backfill(room, stretch.limit.max(BACKFILL)).await {
+            Ok(true) => page = read()?,
+            Ok(false) => {}
+            Err(error) => tracing::info!(error = error.message(), "history was not fetched"),
+        }
+    }
     let mut body = json!({
         "start": start,
         "chunk": shown(&api, &viewer, &page.events)?,

@@ -1,0 +1,227 @@
+//! Transactions from other servers (specification: transactions).
+//!
+//! A transaction is answered once its events are checked and stored as waiting; each room's events are then taken in
+//! their order by one task a room, so that a room whose events are hard to take holds up no other.
+
+use crate::{
+    Error, Federation, edus,
+    origin::{Body, Origin},
+    verify,
+};
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    routing::put,
+};
+use dashmap::DashSet;
+use postern_graph::{RoomNum, schema::ReceivedTransactions};
+use postern_rooms::{Error as RoomsError, Verified, Waiting, now_ms};
+use postern_web::{Answer, ApiError};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, RoomId, ServerName};
+use serde::Deserialize;
+use serde_json::{Map, json, value::RawValue};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
+
+/// PDUs in a transaction (specification).
+const PDUS: usize = 50;
+/// EDUs in a transaction (specification).
+const EDUS: usize = 100;
+/// Events of one room that may wait; then the servers that send are asked to wait.
+const WAITING_IN_ROOM: usize = 10_000;
+/// Events of a room taken from those that wait at once.
+const AT_ONCE: usize = 50;
+/// Rooms worked on at the same time.
+const ROOMS_AT_ONCE: usize = 64;
+/// Transactions remembered of one server: it repeats only its last.
+const TRANSACTIONS_REMEMBERED: usize = 32;
+/// Attempts to take an event whose predecessors cannot be fetched, and the pause after the first.
+const ATTEMPTS: u32 = 3;
+/// See [`ATTEMPTS`].
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// The rooms that are being worked on.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    working: DashSet<RoomNum>,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self { working: DashSet::new(), places: Arc::new(Semaphore::new(ROOMS_AT_ONCE)) }
+    }
+}
+
+pub(crate) fn routes() -> Router<Federation> {
+    Router::new().route("/_matrix/federation/v1/send/{txn}", put(send))
+}
+
+#[derive(Debug, Deserialize)]
+struct Transaction {
+    #[serde(default)]
+    pdus: Vec<Box<RawValue>>,
+    #[serde(default)]
+    edus: Vec<edus::Edu>,
+}
+
+async fn send(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Path(txn): Path<String>,
+    Body(transaction): Body<Transaction>,
+) -> Answer {
+    if transaction.pdus.len() > PDUS || transaction.edus.len() > EDUS {
+        return Err(ApiError::bad_json(format!("a transaction has at most {PDUS} PDUs and {EDUS} EDUs")));
+    }
+    let graph = &federation.0.graph;
+    let key = (origin.to_string(), txn);
+    if graph.has::<ReceivedTransactions>(&key)? {
+        return Ok(Json(json!({ "pdus": {} })));
+    }
+    let mut results = Map::new();
+    let mut staged = Vec::new();
+    for pdu in &transaction.pdus {
+        match federation.admit(&origin, pdu).await {
+            Ok((room, pdu)) => {
+                results.insert(pdu.id().to_string(), json!({}));
+                staged.push((room, pdu));
+            }
+            Err((Some(id), why)) => {
+                tracing::info!(%origin, event = %id, %why, "an event is refused");
+                results.insert(id, json!({ "error": why.to_string() }));
+            }
+            Err((None, why)) => tracing::info!(%origin, %why, "a PDU is dropped"),
+        }
+    }
+    for edu in transaction.edus {
+        edus::receive(&federation, &origin, edu).await.map_err(|error| ApiError::internal(&error))?;
+    }
+    let rooms: Vec<RoomNum> = staged.iter().map(|(room, _)| *room).collect();
+    if rooms.iter().any(|room| federation.0.rooms.staged_count(*room, WAITING_IN_ROOM) >= WAITING_IN_ROOM) {
+        return Err(ApiError::limit_exceeded(10_000));
+    }
+    let mut commit = graph.begin();
+    federation.0.rooms.stage(&mut commit, &origin, staged)?;
+    let remembered: Vec<_> =
+        graph.scan::<ReceivedTransactions, _>(&(key.0.clone(),)).iter().collect::<Result<_, _>>()?;
+    if remembered.len() >= TRANSACTIONS_REMEMBERED
+        && let Some((oldest, _)) = remembered.iter().min_by_key(|(_, at)| *at)
+    {
+        commit.delete::<ReceivedTransactions>(oldest);
+    }
+    commit.put::<ReceivedTransactions>(&key, &now_ms());
+    let seq = graph.commit(commit)?;
+    graph.durable_at(seq).await?;
+    for room in rooms {
+        federation.work_on(room);
+    }
+    Ok(Json(json!({ "pdus": results })))
+}
+
+impl Federation {
+    /// Checks a PDU of a transaction as far as can be without its room's history. An error has the event's id, if that
+    /// is known.
+    async fn admit(
+        &self,
+        origin: &ServerName,
+        pdu: &RawValue,
+    ) -> Result<(RoomNum, Verified), (Option<String>, Error)> {
+        let pdu = verify::parse(pdu).map_err(|error| (None, error.into()))?;
+        let room_id = room_of(&pdu).ok_or_else(|| (None, bad("the PDU has no room_id")))?;
+        let rooms = &self.0.rooms;
+        let unknown = || (None, bad(&format!("this server is not in the room {room_id}")));
+        let room = rooms.room(&room_id).map_err(|error| (None, error.into()))?.ok_or_else(unknown)?;
+        let version = rooms.version_of(room).map_err(|error| (None, error.into()))?;
+        let id = postern_rooms::pdu::event_id(&pdu, &version.rules).map_err(|error| (None, error.into()))?;
+        let named = |error: Error| (Some(id.to_string()), error);
+        if !rooms.is_resident(room).map_err(|error| named(error.into()))? {
+            return Err(named(bad("this server is not in the room")));
+        }
+        if !rooms.server_allowed(room, origin).map_err(|error| named(error.into()))? {
+            return Err(named(
+                RoomsError::Forbidden("the room's server ACL denies the server".to_owned()).into(),
+            ));
+        }
+        let verified = self.verify(&version, pdu).await.map_err(named)?;
+        Ok((room, verified))
+    }
+
+    /// Takes the events that wait in a room, unless that is being done.
+    pub(crate) fn work_on(&self, room: RoomNum) {
+        if !self.0.inbox.working.insert(room) {
+            return;
+        }
+        let federation = self.clone();
+        tokio::spawn(async move {
+            let place = federation.0.inbox.places.clone().acquire_owned().await;
+            loop {
+                let worked = tokio::select! {
+                    () = federation.0.stopping.cancelled() => break,
+                    worked = federation.take_waiting(room) => worked,
+                };
+                match worked {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::error!(%error, room = room.0, "events that wait cannot be taken");
+                        break;
+                    }
+                }
+            }
+            drop(place);
+            federation.0.inbox.working.remove(&room);
+            // One may have come between the last look and now.
+            if !federation.0.stopping.is_cancelled() && federation.0.rooms.staged_count(room, 1) > 0 {
+                federation.work_on(room);
+            }
+        });
+    }
+
+    /// Goes on with what waited when the server stopped.
+    pub(crate) fn resume_inbox(&self) -> Result<(), Error> {
+        for room in self.0.rooms.rooms_with_staged()? {
+            self.work_on(room);
+        }
+        Ok(())
+    }
+
+    async fn take_waiting(&self, room: RoomNum) -> Result<usize, Error> {
+        let rooms = &self.0.rooms;
+        let waiting = rooms.staged(room, AT_ONCE)?;
+        let count = waiting.len();
+        let room_id = rooms.room_id(room)?;
+        for Waiting { seq, origin, pdu } in waiting {
+            let id = pdu.id().to_owned();
+            if let Err(error) = self.take_patiently(&room_id, &origin, pdu).await {
+                tracing::info!(%error, event = %id, %origin, "an event is dropped");
+            }
+            rooms.unstage(room, seq)?;
+        }
+        Ok(count)
+    }
+
+    async fn take_patiently(&self, room: &RoomId, origin: &ServerName, pdu: Verified) -> Result<(), Error> {
+        let place = self.place(room, origin)?;
+        let mut attempt = 1;
+        loop {
+            match self.take(&place, pdu.clone()).await {
+                Err(Error::Peer(error)) if error.is_transient() && attempt < ATTEMPTS => {
+                    tracing::debug!(%error, "what is before an event cannot be fetched yet");
+                    tokio::time::sleep(PAUSE * attempt).await;
+                    attempt += 1;
+                }
+                other => return other.map(|_| ()),
+            }
+        }
+    }
+}
+
+fn bad(why: &str) -> Error {
+    RoomsError::BadJson(why.to_owned()).into()
+}
+
+/// The room a PDU is of.
+fn room_of(pdu: &CanonicalJsonObject) -> Option<OwnedRoomId> {
+    RoomId::parse(pdu.get("room_id").and_then(CanonicalJsonValue::as_str)?).ok()
+}

@@ -1,0 +1,360 @@
+//! For local users: joining, knocking, leaving and inviting by way of other servers.
+
+use super::serve::stripped;
+use crate::{
+    Error, Federation, PeerError,
+    gaps::{enc, references},
+    verify,
+};
+use postern_graph::{RoomNum, event::MembershipKind};
+use postern_rooms::{
+    Error as RoomsError, MembershipChange, Received, Verified,
+    version::{SUPPORTED, Version, version},
+};
+use ruma::{CanonicalJsonObject, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
+use serde::Deserialize;
+use serde_json::{Map, Value, json, value::RawValue};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+/// Servers by which a room is tried to be entered.
+const SERVERS_TRIED: usize = 10;
+/// A server of a large room takes its time to tell the state.
+const JOIN_PATIENCE: Duration = Duration::from_secs(120);
+/// Events of the state and the auth chain of a room that is joined.
+const STATE_EVENTS: usize = 500_000;
+
+#[derive(Deserialize)]
+struct Proposal {
+    room_version: Option<String>,
+    event: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Joined {
+    state: Vec<Box<RawValue>>,
+    auth_chain: Vec<Box<RawValue>>,
+    event: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Knocked {
+    #[serde(default, alias = "knock_state_events")]
+    knock_room_state: Vec<Box<RawValue>>,
+}
+
+impl Federation {
+    /// Joins a local user to a room this server is not in.
+    ///
+    /// # Errors
+    /// What the last server said.
+    pub(crate) async fn join_room(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        via: &[OwnedServerName],
+        content: Map<String, Value>,
+    ) -> Result<(), Error> {
+        let mut last = nobody();
+        for server in self.ways_into(user, room, via)? {
+            match self.join_by(&server, user, room, content.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::info!(%error, %server, %room, "a room cannot be joined by this server");
+                    last = worse(last, error);
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn join_by(
+        &self,
+        server: &ServerName,
+        user: &UserId,
+        room: &RoomId,
+        content: Map<String, Value>,
+    ) -> Result<(), Error> {
+        let (version, join) =
+            self.propose(server, "make_join", user, room, MembershipKind::Join, content).await?;
+        let path = format!(
+            "/_matrix/federation/v2/send_join/{}/{}?omit_members=false",
+            enc(room.as_str()),
+            enc(join.id().as_str())
+        );
+        let body = raw(join.json())?;
+        let answer: Joined =
+            self.0.peers.ask(server, http::Method::PUT, &path, Some(&body), JOIN_PATIENCE).await?;
+        if answer.state.len() + answer.auth_chain.len() > STATE_EVENTS {
+            return Err(PeerError::BadAnswer("the room is too large".to_owned()).into());
+        }
+        // A restricted room's server has added its signature.
+        let join = match answer.event {
+            Some(event) => {
+                let signed = self.verify(&version, verify::parse(&event)?).await?;
+                if signed.id() != join.id() {
+                    return Err(
+                        PeerError::BadAnswer("the server joined with another event".to_owned()).into()
+                    );
+                }
+                signed
+            }
+            None => join,
+        };
+        let rooms = &self.0.rooms;
+        if let Some(number) = rooms.room(room)?
+            && rooms.is_resident(number)?
+        {
+            // The room is here already, and only the way in was another server's.
+            let place = self.place(room, server)?;
+            return match self.take(&place, join).await? {
+                Received::Accepted | Received::Known => Ok(()),
+                Received::SoftFailed(why) | Received::Rejected(why) => Err(RoomsError::Forbidden(why).into()),
+            };
+        }
+        let (state, auth_chain) = tokio::join!(
+            self.verify_all(&version, &answer.state),
+            self.verify_all(&version, &answer.auth_chain)
+        );
+        let (state, auth_chain) = judgeable(state, auth_chain)?;
+        rooms.adopt(room, version.id.as_str(), state, auth_chain, join).await?;
+        Ok(())
+    }
+
+    /// Knocks at a room this server is not in.
+    ///
+    /// # Errors
+    /// What the last server said.
+    pub(crate) async fn knock_at(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        via: &[OwnedServerName],
+        content: Map<String, Value>,
+    ) -> Result<(), Error> {
+        let mut last = nobody();
+        for server in self.ways_into(user, room, via)? {
+            match self.knock_by(&server, user, room, content.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = worse(last, error),
+            }
+        }
+        Err(last)
+    }
+
+    async fn knock_by(
+        &self,
+        server: &ServerName,
+        user: &UserId,
+        room: &RoomId,
+        content: Map<String, Value>,
+    ) -> Result<(), Error> {
+        let (_, knock) =
+            self.propose(server, "make_knock", user, room, MembershipKind::Knock, content).await?;
+        let path =
+            format!("/_matrix/federation/v1/send_knock/{}/{}", enc(room.as_str()), enc(knock.id().as_str()));
+        let answer: Knocked = self.0.peers.put(server, &path, &raw(knock.json())?).await?;
+        let shown: Vec<_> = answer.knock_room_state.iter().filter_map(|event| stripped(event)).collect();
+        self.0.rooms.note_membership(room, knock, &shown).await?;
+        Ok(())
+    }
+
+    /// Leaves a room this server is not in. If no server of the room takes it, the user has left all the same here.
+    ///
+    /// # Errors
+    /// [`RoomsError::Forbidden`] if the user has nothing to do with the room.
+    pub(crate) async fn leave_room(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        content: Map<String, Value>,
+    ) -> Result<(), Error> {
+        let rooms = &self.0.rooms;
+        let number = rooms.known_room(room)?;
+        let membership = match rooms.user(user)? {
+            Some(user) => rooms.member(number, user)?,
+            None => None,
+        };
+        let membership = membership
+            .filter(|now| {
+                matches!(now.kind, MembershipKind::Invite | MembershipKind::Knock | MembershipKind::Join)
+            })
+            .ok_or_else(|| RoomsError::Forbidden("you are not in this room".to_owned()))?;
+        for server in self.ways_into(user, room, &[])? {
+            match self.leave_by(&server, user, room, content.clone()).await {
+                Ok(leave) => return Ok(rooms.note_membership(room, leave, &[]).await?),
+                Err(error) => tracing::info!(%error, %server, %room, "a room cannot be left by this server"),
+            }
+        }
+        let last = rooms.event(membership.event)?;
+        let version = rooms.version_of(number)?;
+        let proposal: CanonicalJsonObject = serde_json::from_value(json!({
+            "prev_events": reference(&version, last.id.as_str()),
+            "auth_events": reference(&version, last.id.as_str()),
+            "depth": last.depth().saturating_add(1).min(1 << 52),
+        }))
+        .map_err(|error| RoomsError::BadJson(error.to_string()))?;
+        let leave =
+            rooms.complete(room, version.id.as_str(), user, MembershipKind::Leave, content, &proposal)?;
+        Ok(rooms.note_membership(room, leave, &[]).await?)
+    }
+
+    async fn leave_by(
+        &self,
+        server: &ServerName,
+        user: &UserId,
+        room: &RoomId,
+        content: Map<String, Value>,
+    ) -> Result<Verified, Error> {
+        let (_, leave) =
+            self.propose(server, "make_leave", user, room, MembershipKind::Leave, content).await?;
+        let path =
+            format!("/_matrix/federation/v2/send_leave/{}/{}", enc(room.as_str()), enc(leave.id().as_str()));
+        let _: Value = self.0.peers.put(server, &path, &raw(leave.json())?).await?;
+        Ok(leave)
+    }
+
+    /// Invites a user of another server.
+    ///
+    /// # Errors
+    /// What their server or the room's rules say.
+    pub(crate) async fn invite_to(
+        &self,
+        sender: &UserId,
+        room: &RoomId,
+        target: &UserId,
+        change: &MembershipChange,
+    ) -> Result<OwnedEventId, Error> {
+        #[derive(Deserialize)]
+        struct Signed {
+            event: Box<RawValue>,
+        }
+        let rooms = &self.0.rooms;
+        let (invite, shown) = rooms.draft_invite(sender, room, target, change).await?;
+        let version = version(invite.version())?;
+        let path =
+            format!("/_matrix/federation/v2/invite/{}/{}", enc(room.as_str()), enc(invite.id().as_str()));
+        let body = json!({
+            "room_version": version.id.as_str(),
+            "event": raw(invite.json())?,
+            "invite_room_state": shown,
+        });
+        let answer: Signed = self.0.peers.put(target.server_name(), &path, &body).await?;
+        let signed = verify::parse(&answer.event)?;
+        if !signed_by(&signed, target.server_name()) {
+            return Err(PeerError::BadAnswer(
+                "the invite is not signed by the invited user's server".to_owned(),
+            )
+            .into());
+        }
+        let signed = self.verify(&version, signed).await?;
+        if signed.id() != invite.id() {
+            return Err(PeerError::BadAnswer("the server signed another event".to_owned()).into());
+        }
+        Ok(rooms.finish_invite(room, signed).await?)
+    }
+
+    /// Asks a server for the event by which a user enters or leaves a room, and makes it.
+    async fn propose(
+        &self,
+        server: &ServerName,
+        endpoint: &str,
+        user: &UserId,
+        room: &RoomId,
+        membership: MembershipKind,
+        content: Map<String, Value>,
+    ) -> Result<(Arc<Version>, Verified), Error> {
+        let versions: Vec<String> = SUPPORTED.iter().map(|version| format!("ver={version}")).collect();
+        let path = format!(
+            "/_matrix/federation/v1/{endpoint}/{}/{}?{}",
+            enc(room.as_str()),
+            enc(user.as_str()),
+            versions.join("&")
+        );
+        let answer: Proposal = self.0.peers.get(server, &path).await?;
+        let version = version(answer.room_version.as_deref().unwrap_or("1"))?;
+        let proposal = verify::parse(&answer.event)?;
+        let event = self.0.rooms.complete(room, version.id.as_str(), user, membership, content, &proposal)?;
+        Ok((version, event))
+    }
+
+    /// The servers by which a user may enter a room, the most promising first: those named, that of whoever invited the
+    /// user, that in the room's id.
+    fn ways_into(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        via: &[OwnedServerName],
+    ) -> Result<Vec<OwnedServerName>, Error> {
+        let rooms = &self.0.rooms;
+        let mut ways: Vec<OwnedServerName> = via.to_vec();
+        if let (Some(number), Some(user)) = (rooms.room(room)?, rooms.user(user)?) {
+            if let Some(membership) = rooms.member(number, user)? {
+                ways.push(rooms.user_id(membership.sender)?.server_name().to_owned());
+            }
+            ways.extend(self.servers_shown(number)?);
+        }
+        ways.extend(room.server_name().map(ToOwned::to_owned));
+        let mut seen = HashSet::new();
+        ways.retain(|server| server != rooms.server_name() && seen.insert(server.clone()));
+        ways.truncate(SERVERS_TRIED);
+        Ok(ways)
+    }
+
+    fn servers_shown(&self, room: RoomNum) -> Result<Vec<OwnedServerName>, Error> {
+        Ok(self.0.rooms.servers_in(room)?)
+    }
+}
+
+/// Leaves out what rests on events that the server did not send: it cannot be judged.
+fn judgeable(
+    state: Vec<Verified>,
+    auth_chain: Vec<Verified>,
+) -> Result<(Vec<Verified>, Vec<Verified>), Error> {
+    let mut known: HashSet<OwnedEventId> =
+        state.iter().chain(&auth_chain).map(|event| event.id().to_owned()).collect();
+    let (mut state, mut auth_chain) = (state, auth_chain);
+    loop {
+        let before = known.len();
+        for events in [&mut state, &mut auth_chain] {
+            let mut kept = Vec::with_capacity(events.len());
+            for event in events.drain(..) {
+                if references(&event)?.1.iter().all(|id| known.contains(id)) {
+                    kept.push(event);
+                } else {
+                    tracing::info!(event = %event.id(), "an event of the state rests on one that was not sent");
+                    known.remove(event.id());
+                }
+            }
+            *events = kept;
+        }
+        if known.len() == before {
+            return Ok((state, auth_chain));
+        }
+    }
+}
+
+fn signed_by(pdu: &CanonicalJsonObject, server: &ServerName) -> bool {
+    pdu.get("signatures")
+        .and_then(ruma::CanonicalJsonValue::as_object)
+        .and_then(|all| all.get(server.as_str()))
+        .and_then(ruma::CanonicalJsonValue::as_object)
+        .is_some_and(|keys| !keys.is_empty())
+}
+
+fn reference(version: &Version, id: &str) -> Value {
+    if version.rules.event_format.require_event_id { json!([[id, {}]]) } else { json!([id]) }
+}
+
+fn raw(json: &str) -> Result<Box<RawValue>, Error> {
+    RawValue::from_string(json.to_owned()).map_err(|error| RoomsError::BadJson(error.to_string()).into())
+}
+
+fn nobody() -> Error {
+    PeerError::Unreachable("no server that is in the room is known".to_owned()).into()
+}
+
+/// Of two failures the one that says more: a refusal says more than silence.
+fn worse(last: Error, next: Error) -> Error {
+    let silent = |error: &Error| matches!(error, Error::Peer(peer) if peer.is_transient());
+    if silent(&next) && !silent(&last) { last } else { next }
+}

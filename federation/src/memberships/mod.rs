@@ -1,0 +1,7 @@
+//! Joining, knocking, leaving and inviting across servers (specification: joining rooms, inviting to a room, leaving
+//! rooms, knocking upon a room).
+
+mod ask;
+mod serve;
+
+pub(crate) use serve::routes;

@@ -1,0 +1,361 @@
+//! For users of other servers: proposing their events, taking them in, and signing invites of local users.
+
+use crate::{
+    Federation,
+    origin::{Body, Origin, Query},
+    verify,
+};
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    routing::{get, put},
+};
+use postern_graph::event::MembershipKind;
+use postern_rooms::{
+    Error as RoomsError, Verified,
+    templates::check_own_membership,
+    version::{Version, version},
+};
+use postern_web::{Answer, ApiError};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId,
+    ServerName, UserId,
+};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+use std::sync::Arc;
+
+pub(crate) fn routes() -> Router<Federation> {
+    let (v1, v2) = ("/_matrix/federation/v1", "/_matrix/federation/v2");
+    Router::new()
+        .route(&format!("{v1}/make_join/{{room}}/{{user}}"), get(make_join))
+        .route(&format!("{v1}/make_leave/{{room}}/{{user}}"), get(make_leave))
+        .route(&format!("{v1}/make_knock/{{room}}/{{user}}"), get(make_knock))
+        .route(&format!("{v1}/send_join/{{room}}/{{event}}"), put(send_join_v1))
+        .route(&format!("{v2}/send_join/{{room}}/{{event}}"), put(send_join))
+        .route(&format!("{v1}/send_leave/{{room}}/{{event}}"), put(send_leave_v1))
+        .route(&format!("{v2}/send_leave/{{room}}/{{event}}"), put(send_leave))
+        .route(&format!("{v1}/send_knock/{{room}}/{{event}}"), put(send_knock))
+        .route(&format!("{v1}/invite/{{room}}/{{event}}"), put(invite_v1))
+        .route(&format!("{v2}/invite/{{room}}/{{event}}"), put(invite))
+}
+
+/// Proposes the event of a user of the asking server.
+fn propose(
+    federation: &Federation,
+    origin: &ServerName,
+    room: &RoomId,
+    user: &UserId,
+    membership: MembershipKind,
+    versions: Option<&[String]>,
+) -> Answer {
+    if user.server_name() != origin {
+        return Err(ApiError::forbidden("the user is not of the asking server"));
+    }
+    let rooms = &federation.0.rooms;
+    let number =
+        rooms.room(room)?.ok_or_else(|| ApiError::not_found("the room is not known to this server"))?;
+    federation.check_acl(number, origin)?;
+    let (room_version, event) = rooms.template(room, user, membership, versions)?;
+    Ok(Json(json!({ "room_version": room_version, "event": CanonicalJsonValue::Object(event) })))
+}
+
+/// The versions a server has: the parameter `ver`, repeated. Version 1 if it does not say.
+fn versions(query: Vec<(String, String)>) -> Vec<String> {
+    let said: Vec<String> =
+        query.into_iter().filter(|(name, _)| name == "ver").map(|(_, version)| version).collect();
+    if said.is_empty() { vec!["1".to_owned()] } else { said }
+}
+
+async fn make_join(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Path((room, user)): Path<(OwnedRoomId, OwnedUserId)>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Answer {
+    propose(&federation, &origin, &room, &user, MembershipKind::Join, Some(&versions(query)))
+}
+
+async fn make_knock(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Path((room, user)): Path<(OwnedRoomId, OwnedUserId)>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Answer {
+    propose(&federation, &origin, &room, &user, MembershipKind::Knock, Some(&versions(query)))
+}
+
+async fn make_leave(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Path((room, user)): Path<(OwnedRoomId, OwnedUserId)>,
+) -> Answer {
+    propose(&federation, &origin, &room, &user, MembershipKind::Leave, None)
+}
+
+/// Takes the event of a user of the asking server into the room.
+async fn accept(
+    federation: &Federation,
+    origin: &ServerName,
+    room: &RoomId,
+    id: &EventId,
+    pdu: &RawValue,
+    membership: MembershipKind,
+) -> Result<Verified, ApiError> {
+    let rooms = &federation.0.rooms;
+    let number =
+        rooms.room(room)?.ok_or_else(|| ApiError::not_found("the room is not known to this server"))?;
+    federation.check_acl(number, origin)?;
+    let version = rooms.version_of(number)?;
+    let mut pdu = verify::parse(pdu)?;
+    check_own_membership(&pdu, membership, origin)?;
+    check_path(&version, &pdu, room, id)?;
+    if membership == MembershipKind::Join && rooms.authorises(&pdu) {
+        rooms.cosign(version.id.as_str(), &mut pdu)?;
+    }
+    let event = federation.verify(&version, pdu).await.map_err(refused)?;
+    rooms.accept(room, event.clone()).await.map_err(|error| match error {
+        // The event has to follow on what this server proposed.
+        RoomsError::MissingEvents(_) => {
+            ApiError::bad_json("the event follows on events this server does not know")
+        }
+        other => other.into(),
+    })?;
+    Ok(event)
+}
+
+/// The room and the id of the path are those of the event.
+fn check_path(
+    version: &Version,
+    pdu: &CanonicalJsonObject,
+    room: &RoomId,
+    id: &EventId,
+) -> Result<(), ApiError> {
+    if pdu.get("room_id").and_then(CanonicalJsonValue::as_str) != Some(room.as_str()) {
+        return Err(ApiError::bad_json("the event is of another room than the path says"));
+    }
+    if postern_rooms::pdu::event_id(pdu, &version.rules)? != *id {
+        return Err(ApiError::bad_json("the event has another id than the path says"));
+    }
+    Ok(())
+}
+
+/// What a failed check of a PDU becomes for the server that sent it.
+fn refused(error: crate::Error) -> ApiError {
+    match error {
+        crate::Error::Rooms(RoomsError::Unverified(why)) => ApiError::forbidden(why),
+        crate::Error::Rooms(error) => error.into(),
+        other => ApiError::forbidden(other.to_string()),
+    }
+}
+
+async fn joined(
+    federation: &Federation,
+    origin: &ServerName,
+    room: &RoomId,
+    id: &EventId,
+    pdu: &RawValue,
+) -> Result<Value, ApiError> {
+    let accepted = accept(federation, origin, room, id, pdu, MembershipKind::Join).await?;
+    let rooms = &federation.0.rooms;
+    let asking = federation.asking(origin, room)?;
+    let event = rooms.event_asked_for(asking, accepted.id())?;
+    let (state, mut chain) = rooms.state_before_event(&event)?;
+    for num in rooms.auth_chain(&[event.num])? {
+        if !chain.contains(&num) {
+            chain.push(num);
+        }
+    }
+    let served = |nums: Vec<postern_graph::EventNum>| -> Result<Vec<Box<RawValue>>, ApiError> {
+        nums.into_iter().map(|num| Ok(rooms.served(asking, &*rooms.event(num)?)?)).collect()
+    };
+    Ok(json!({
+        "origin": rooms.server_name(),
+        "state": served(state)?,
+        "auth_chain": served(chain)?,
+        "event": rooms.served(asking, &event)?,
+        "members_omitted": false,
+    }))
+}
+
+async fn send_join(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Body(pdu): Body<Box<RawValue>>,
+) -> Answer {
+    Ok(Json(joined(&federation, &origin, &room, &id, &pdu).await?))
+}
+
+async fn send_join_v1(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Body(pdu): Body<Box<RawValue>>,
+) -> Answer {
+    Ok(Json(json!([200, joined(&federation, &origin, &room, &id, &pdu).await?])))
+}
+
+async fn send_leave(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Body(pdu): Body<Box<RawValue>>,
+) -> Answer {
+    accept(&federation, &origin, &room, &id, &pdu, MembershipKind::Leave).await?;
+    Ok(postern_web::done())
+}
+
+async fn send_leave_v1(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Body(pdu): Body<Box<RawValue>>,
+) -> Answer {
+    accept(&federation, &origin, &room, &id, &pdu, MembershipKind::Leave).await?;
+    Ok(Json(json!([200, {}])))
+}
+
+async fn send_knock(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Body(pdu): Body<Box<RawValue>>,
+) -> Answer {
+    let rooms = &federation.0.rooms;
+    let accepted = accept(&federation, &origin, &room, &id, &pdu, MembershipKind::Knock).await?;
+    let event = rooms
+        .event_by_id(accepted.id())?
+        .ok_or_else(|| ApiError::internal(&"a knock that was taken is not there"))?;
+    let shown = rooms.state_shown_to(event.record.room, event.sender(), event.sender())?;
+    Ok(Json(json!({ "knock_room_state": shown })))
+}
+
+#[derive(Debug, Deserialize)]
+struct Invite {
+    room_version: String,
+    event: Box<RawValue>,
+    #[serde(default)]
+    invite_room_state: Vec<Box<RawValue>>,
+}
+
+async fn invite(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Body(invite): Body<Invite>,
+) -> Answer {
+    let signed = invited(&federation, &origin, &room, &id, invite).await?;
+    Ok(Json(json!({ "event": signed })))
+}
+
+/// The older form is for rooms of versions 1 and 2, whose invited user's server cannot tell which.
+async fn invite_v1(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Body(event): Body<Box<RawValue>>,
+) -> Answer {
+    #[derive(Deserialize)]
+    struct Unsigned {
+        unsigned: Option<Shown>,
+    }
+    #[derive(Deserialize)]
+    struct Shown {
+        #[serde(default)]
+        invite_room_state: Vec<Box<RawValue>>,
+    }
+    let shown = serde_json::from_str::<Unsigned>(event.get()).ok().and_then(|event| event.unsigned);
+    let invite = Invite {
+        room_version: "1".to_owned(),
+        event,
+        invite_room_state: shown.map(|shown| shown.invite_room_state).unwrap_or_default(),
+    };
+    Ok(Json(json!([200, { "event": invited(&federation, &origin, &room, &id, invite).await? }])))
+}
+
+/// Checks, notes and signs the invite of a local user.
+async fn invited(
+    federation: &Federation,
+    origin: &ServerName,
+    room: &RoomId,
+    id: &EventId,
+    invite: Invite,
+) -> Result<Box<RawValue>, ApiError> {
+    let rooms = &federation.0.rooms;
+    let version: Arc<Version> = version(&invite.room_version)
+        .map_err(|_| postern_rooms::Error::IncompatibleVersion(invite.room_version.clone()))?;
+    let mut pdu = verify::parse(&invite.event)?;
+    let target = invited_user(&pdu, origin)?;
+    check_path(&version, &pdu, room, id)?;
+    if !rooms.is_local(&target) {
+        return Err(ApiError::invalid_param("the invited user is not of this server"));
+    }
+    if !federation.0.users.is_active(&target)? {
+        return Err(ApiError::not_found("there is no such user"));
+    }
+    if let Some(number) = rooms.room(room)?
+        && rooms.is_resident(number)?
+    {
+        federation.check_acl(number, origin)?;
+    }
+    // The sender's server has signed it before this one does.
+    federation.verify(&version, pdu.clone()).await.map_err(refused)?;
+    rooms.cosign(version.id.as_str(), &mut pdu)?;
+    let event = federation.verify(&version, pdu).await.map_err(refused)?;
+    let json = event.json().to_owned();
+    let shown = invite.invite_room_state.iter().filter_map(|event| stripped(event)).collect::<Vec<_>>();
+    let resident = match rooms.room(room)? {
+        Some(number) => rooms.is_resident(number)?,
+        None => false,
+    };
+    // In a room this server is in, the invite comes as an event of the room.
+    if !resident {
+        rooms.note_membership(room, event, &shown).await?;
+    }
+    RawValue::from_string(json).map_err(|error| ApiError::internal(&error))
+}
+
+/// The user a PDU invites, if that is what it does and its sender is of `origin`.
+fn invited_user(pdu: &CanonicalJsonObject, origin: &ServerName) -> Result<OwnedUserId, ApiError> {
+    let text = |name: &str| pdu.get(name).and_then(CanonicalJsonValue::as_str);
+    let membership = pdu
+        .get("content")
+        .and_then(CanonicalJsonValue::as_object)
+        .and_then(|content| content.get("membership"))
+        .and_then(CanonicalJsonValue::as_str);
+    if text("type") != Some("m.room.member") || membership != Some("invite") {
+        return Err(ApiError::bad_json("the event is no invite"));
+    }
+    let sender = text("sender").and_then(|sender| UserId::parse(sender).ok());
+    if sender.is_none_or(|sender| sender.server_name() != origin) {
+        return Err(ApiError::forbidden("the invite is not by a user of the asking server"));
+    }
+    text("state_key")
+        .and_then(|user| UserId::parse(user).ok())
+        .ok_or_else(|| ApiError::bad_json("the invite is for nobody"))
+}
+
+/// An event of another server's in the form a client is shown.
+pub(super) fn stripped(event: &RawValue) -> Option<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Shown {
+        content: Value,
+        sender: OwnedUserId,
+        state_key: String,
+        #[serde(rename = "type")]
+        kind: String,
+        origin_server_ts: Option<u64>,
+    }
+    let event: Shown = serde_json::from_str(event.get()).ok()?;
+    let mut shown = json!({
+        "content": event.content,
+        "sender": event.sender,
+        "state_key": event.state_key,
+        "type": event.kind,
+    });
+    if let (Some(ts), "m.room.create") = (event.origin_server_ts, event.kind.as_str()) {
+        shown["origin_server_ts"] = ts.into();
+    }
+    serde_json::value::to_raw_value(&shown).ok()
+}
