@@ -35,6 +35,12 @@ pub fn metrics(graph: Arc<Graph>) -> Result<Router, BuildError> {
     metrics::describe_gauge!("postern_log_durable", "Position of the last commit on disk");
     metrics::describe_gauge!("postern_memory_bytes", "Memory of the process");
     metrics::describe_gauge!("postern_connections", "Open client connections");
+    metrics::describe_gauge!("postern_outbox_queues", "Servers that are due something");
+    metrics::describe_gauge!("postern_outbox_events", "Events queued for other servers, once for each");
+    metrics::describe_counter!(
+        "postern_outbox_transactions_total",
+        "Attempts to send a transaction, by result"
+    );
     Ok(Router::new().route(
         "/metrics",
         get(move || {

@@ -107,10 +107,8 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             tasks.spawn(listening.clone().accept(bind(*address).await?, None));
         }
     }
-    if config.federation.enabled {
-        federation.start()?;
-    }
     let followers = postern_client::start(&api);
+    let sending = config.federation.enabled.then(|| federation.start()).transpose()?;
     let addresses: Vec<String> =
         listeners.iter().map(|(listener, tls)| url(listener, tls.is_some())).collect();
     for (listener, tls) in listeners {
@@ -125,7 +123,10 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     while tasks.join_next().await.is_some() {}
     server.drain(Duration::from_secs(config.limits.drain_seconds)).await;
     followers.stop().await;
-    drop(api);
+    if let Some(sending) = sending {
+        sending.stop().await;
+    }
+    drop((api, federation));
     graph.flush()?;
     tracing::info!("stopped");
     Ok(())

@@ -24,14 +24,14 @@ mod rooms;
 mod sync;
 mod uia;
 
-pub use sync::{Connections, Followers, Lazy, Typing, Unread, Wake, start};
+pub use sync::{Connections, Followers, Lazy, Unread, Wake, start};
 
 use axum::{Router, extract::FromRef, routing::any};
 use http::{ApiError, Limiter};
 use postern_config::Config;
 use postern_graph::{Graph, Pos, RoomNum};
 use postern_media::Media;
-use postern_rooms::Rooms;
+use postern_rooms::{Rooms, Typing};
 use postern_users::{Uiaa, Users};
 use postern_web::Elsewhere;
 use quick_cache::sync::Cache;
@@ -92,13 +92,13 @@ impl Api {
         Self {
             config,
             graph,
+            typing: rooms.typing().clone(),
             rooms,
             users,
             media,
             uiaa: Arc::default(),
             limiter: Arc::new(limiter),
             wake: Arc::default(),
-            typing: Arc::default(),
             lazy: Arc::default(),
             connections: Arc::default(),
             bumps: Arc::new(Cache::new(ROOMS_SORTED)),

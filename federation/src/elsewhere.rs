@@ -92,4 +92,8 @@ impl Elsewhere for Federation {
     fn backfill(&self, room: RoomNum, limit: usize) -> Pending<'_, bool> {
         async move { self.backfill_room(room, limit).await.map_err(told) }.boxed()
     }
+
+    fn typing(&self, room: RoomNum, user: &UserId, typing: bool) {
+        self.0.outbox.typing(room, user, typing);
+    }
 }

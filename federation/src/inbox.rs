@@ -95,7 +95,7 @@ async fn send(
         }
     }
     for edu in transaction.edus {
-        edus::receive(&federation, &origin, edu).await;
+        edus::receive(&federation, &origin, edu).await.map_err(|error| ApiError::internal(&error))?;
     }
     let rooms: Vec<RoomNum> = staged.iter().map(|(room, _)| *room).collect();
     if rooms.iter().any(|room| federation.0.rooms.staged_count(*room, WAITING_IN_ROOM) >= WAITING_IN_ROOM) {

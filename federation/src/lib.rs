@@ -5,6 +5,7 @@
 //! servers.
 
 mod connector;
+mod devices;
 mod discovery;
 mod edus;
 mod elsewhere;
@@ -15,17 +16,22 @@ mod inbox;
 mod key_server;
 mod memberships;
 mod origin;
+mod outbox;
 mod peers;
 mod ring;
+#[cfg(test)]
+mod scene;
 mod verify;
 
 pub use connector::{Connector, is_public};
 pub use error::{Error, PeerError};
 pub use origin::Origin;
+pub use outbox::Followers;
 pub use peers::{Opened, Peers};
 pub use ring::KeyRing;
 
 use axum::{Router, extract::DefaultBodyLimit};
+use outbox::{Outbox, Pace};
 use postern_config::Config;
 use postern_graph::Graph;
 use postern_media::Media;
@@ -51,6 +57,7 @@ pub(crate) struct Parts {
     pub(crate) peers: Arc<Peers>,
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) inbox: inbox::Inbox,
+    pub(crate) outbox: Outbox,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -69,6 +76,14 @@ impl Federation {
     ) -> Result<Self, Error> {
         let peers = Arc::new(Peers::new(&config, rooms.clone())?);
         let ring = Arc::new(KeyRing::new(&config, graph.clone(), rooms.clone(), peers.clone()));
+        let outbox = Outbox::new(
+            graph.clone(),
+            rooms.clone(),
+            users.clone(),
+            peers.clone(),
+            config.users.presence,
+            Pace::default(),
+        );
         Ok(Self(Arc::new(Parts {
             config,
             graph,
@@ -78,21 +93,24 @@ impl Federation {
             peers,
             ring,
             inbox: inbox::Inbox::default(),
+            outbox,
             stopping,
         })))
     }
 
-    /// Goes on with what was begun before the last stop.
+    /// Goes on with what was begun before the last stop, and begins to send to other servers.
     ///
     /// # Errors
     /// The store's.
-    pub fn start(&self) -> Result<(), Error> {
-        self.resume_inbox()
+    pub fn start(&self) -> Result<Followers, Error> {
+        self.resume_inbox()?;
+        self.0.outbox.start()
     }
 
     /// A server has been heard from: what waits for it can be sent.
     pub(crate) fn heard_from(&self, server: &ServerName) {
         self.0.peers.alive(server);
+        self.0.outbox.heard_from(server);
     }
 
     /// The endpoints, for the listeners.

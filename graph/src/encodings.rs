@@ -141,11 +141,12 @@ fn entry() -> BoxedStrategy<LogEntry> {
         UserNum::sample().prop_map(|user| LogEntry::Presence { user }),
         UserNum::sample().prop_map(|user| LogEntry::Profile { user }),
         RoomNum::sample().prop_map(|room| LogEntry::RoomState { room }),
+        ServerNum::sample().prop_map(|server| LogEntry::Outbox { server }),
     ]
     .boxed()
 }
 
-ordered!(u8, u32, u64, [u8; 32], EventNum, RoomNum, UserNum, ChainNum, Seq, Pos, Root);
+ordered!(u8, u32, u64, [u8; 32], EventNum, RoomNum, UserNum, ServerNum, ChainNum, Seq, Pos, Root);
 
 /// Text is ordered by its bytes, except that the end of a text comes after everything.
 impl Ordered for String {

@@ -2,7 +2,7 @@
 
 use crate::{
     codec::{Bytes, Damaged, Decode, Encode},
-    ids::{EventNum, Pos, RoomNum, StateKeyNum, UserNum},
+    ids::{EventNum, Pos, RoomNum, ServerNum, StateKeyNum, UserNum},
 };
 
 /// One thing that happened.
@@ -79,6 +79,11 @@ pub enum LogEntry {
         /// The room.
         room: RoomNum,
     },
+    /// Something was queued for another server.
+    Outbox {
+        /// Which.
+        server: ServerNum,
+    },
 }
 
 impl Encode for LogEntry {
@@ -103,6 +108,7 @@ impl Encode for LogEntry {
             Self::Presence { user } => (7_u8, *user).encode(out),
             Self::Profile { user } => (8_u8, *user).encode(out),
             Self::RoomState { room } => (9_u8, *room).encode(out),
+            Self::Outbox { server } => (10_u8, *server).encode(out),
         }
     }
 }
@@ -138,6 +144,7 @@ impl Decode for LogEntry {
             7 => Self::Presence { user: Decode::decode(input)? },
             8 => Self::Profile { user: Decode::decode(input)? },
             9 => Self::RoomState { room: Decode::decode(input)? },
+            10 => Self::Outbox { server: Decode::decode(input)? },
             other => return Err(Damaged(format!("{other} is no kind of log entry"))),
         })
     }

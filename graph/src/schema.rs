@@ -8,7 +8,7 @@
 use crate::{
     codec::{Decode, Encode, Json, Raw},
     event::{EventLinks, EventRecord, Membership, RoomHead, RoomRecord},
-    ids::{ChainNum, EventNum, Pos, RoomNum, Root, Seq, UserNum},
+    ids::{ChainNum, EventNum, Pos, RoomNum, Root, Seq, ServerNum, UserNum},
     log::LogRecord,
 };
 use serde_json::Value;
@@ -162,7 +162,8 @@ families! {
     Staged = "staged_pdu": (RoomNum, Seq) => Raw, Kind::Scan(8);
     /// Transactions of other servers that were taken: (server, transaction id) to when, milliseconds since the epoch.
     ReceivedTransactions = "received_transaction": (String, String) => u64, Kind::Small;
-    /// Events of other servers' users that this server has let into a room, and passes on. Written by rooms.
+    /// Events of other servers' users that this server has let into a room, and passes on. Written by rooms, removed
+    /// by the outbox once they are queued.
     Relayed = "relayed": (EventNum,) => (), Kind::Point;
 
     // ---- what users say about rooms --------------------------------------------------------------------------
@@ -226,6 +227,17 @@ families! {
     BackupKeys = "backup_key": (UserNum, u64, String, String) => Raw, Kind::Scan(8);
     /// Dehydrated devices (MSC3814).
     Dehydrated = "dehydrated": (UserNum,) => Json<Value>, Kind::Small;
+
+    // ---- what other servers are due (federation/) ----------------------------------------------------------------
+    /// Events a server has not been sent yet: (server, the event's place in the log) to (event, when it was queued in
+    /// ms). Written by the outbox.
+    OutboxEvents = "outbox_event": (ServerNum, Seq) => (EventNum, u64), Kind::Scan(8);
+    /// EDUs a server has not been sent yet: (server, order) to (its kind, EDU). Written by whoever has some.
+    OutboxEdus = "outbox_edu": (ServerNum, Seq, u32) => (String, Raw), Kind::Scan(8);
+    /// The latest of a server's EDUs of a kind: of `OutboxEdus`, one that is not the latest of its kind is outdated.
+    OutboxLatest = "outbox_latest": (ServerNum, String) => (Seq, u32), Kind::Scan(8);
+    /// The transaction a server is being sent, until it has answered: (transaction id, body).
+    OutboxTransactions = "outbox_transaction": (ServerNum,) => (String, Raw), Kind::Small;
 
     // ---- media (media/) --------------------------------------------------------------------------------------
     /// Media: (server name, media id). Under an empty server name: ids and uploads whose file is not there yet. Written

@@ -68,6 +68,8 @@ struct Disk {
     wanted: Mutex<Wanted>,
     wake: Condvar,
     durable: watch::Sender<Durable>,
+    /// How many times bringing the write-ahead log to disk has begun.
+    begun: AtomicU64,
 }
 
 #[derive(Default)]
@@ -80,6 +82,8 @@ struct Wanted {
 #[derive(Debug, Clone, Default)]
 struct Durable {
     seq: Seq,
+    /// Which time of bringing it to disk was the last that ended.
+    syncs: u64,
     failed: Option<Arc<str>>,
 }
 
@@ -145,6 +149,7 @@ impl Graph {
             wanted: Mutex::default(),
             wake: Condvar::new(),
             durable,
+            begun: AtomicU64::new(0),
         });
         Self {
             db,
@@ -174,7 +179,7 @@ impl Graph {
         let last = self.scan::<Log, _>(&()).reverse().first()?.map_or(Seq::ZERO, |((seq,), _)| seq);
         *self.applying.lock() = last;
         self.disk.applied.store(last.0, Ordering::Release);
-        self.disk.durable.send_replace(Durable { seq: last, failed: None });
+        self.disk.durable.send_replace(Durable { seq: last, ..Durable::default() });
         Ok(())
     }
 
@@ -272,15 +277,7 @@ impl Graph {
             let last = Seq(applied.0 + u64::from(slots.max(1)));
             let mut batch = WriteBatch::default();
             for op in ops {
-                match op {
-                    Op::Put(family, key, value) => {
-                        batch.put_cf(self.family_named(family)?, stamp(key, first), stamp(value, first));
-                    }
-                    Op::Delete(family, key) => batch.delete_cf(self.family_named(family)?, stamp(key, first)),
-                    Op::DeleteRange(family, from, to) => {
-                        batch.delete_range_cf(self.family_named(family)?, from, to);
-                    }
-                }
+                self.add_op(&mut batch, op, first)?;
             }
             let record = stamped_record(&record, first);
             let (log, key) = log_key(last);
@@ -339,6 +336,56 @@ impl Graph {
         }
     }
 
+    /// Applies what a follower keeps for itself (its cursor, what it still has to do) beside the log: it takes no
+    /// sequence number, and no follower hears of it. What was logged already may not depend on it.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] if the commit took sequence numbers or says that something happened.
+    pub fn commit_beside_log(&self, commit: Commit) -> Result<(), Error> {
+        let Commit { ops, slots, record, claims, nodes: _, chains: _ } = commit;
+        if slots > 0 || !record.entries.is_empty() {
+            return Err(Error::TooLarge(usize::from(slots).max(record.entries.len())));
+        }
+        if let Some(why) = &self.disk.durable.borrow().failed {
+            return Err(Error::Halted(why.to_string()));
+        }
+        let mut batch = WriteBatch::default();
+        for op in ops {
+            self.add_op(&mut batch, op, Seq::ZERO)?;
+        }
+        self.db.write(batch)?;
+        claims.applied();
+        Ok(())
+    }
+
+    /// The same, and waits until it is durable.
+    pub async fn commit_beside_log_durably(&self, commit: Commit) -> Result<(), Error> {
+        self.commit_beside_log(commit)?;
+        // The one that runs may have begun before the write.
+        let wanted = self.disk.begun.load(Ordering::Acquire) + 1;
+        self.disk.wanted.lock().pending = true;
+        self.disk.wake.notify_one();
+        let mut durable = self.disk.durable.subscribe();
+        match durable.wait_for(|d| d.syncs >= wanted || d.failed.is_some()).await {
+            Ok(state) if state.syncs >= wanted => Ok(()),
+            Ok(state) => Err(Error::Halted(state.failed.as_deref().unwrap_or_default().to_owned())),
+            Err(_) => Err(Error::Halted("the database is closed".to_owned())),
+        }
+    }
+
+    fn add_op(&self, batch: &mut WriteBatch, op: Op, first: Seq) -> Result<(), Error> {
+        match op {
+            Op::Put(family, key, value) => {
+                batch.put_cf(self.family_named(family)?, stamp(key, first), stamp(value, first));
+            }
+            Op::Delete(family, key) => batch.delete_cf(self.family_named(family)?, stamp(key, first)),
+            Op::DeleteRange(family, from, to) => {
+                batch.delete_range_cf(self.family_named(family)?, from, to);
+            }
+        }
+        Ok(())
+    }
+
     /// Stores one value outside the log: only for a follower's cursor, which would otherwise wake the followers.
     pub(crate) fn put_quietly<F: Family>(&self, key: &F::Key, value: &F::Value) -> Result<(), Error> {
         let mut batch = WriteBatch::default();
@@ -389,10 +436,11 @@ fn sync_loop(db: &Db, disk: &Disk, live: &LiveLog) {
             wanted.pending = false;
         }
         let applied = Seq(disk.applied.load(Ordering::Acquire));
+        let syncs = disk.begun.fetch_add(1, Ordering::AcqRel) + 1;
         match db.flush_wal(true) {
             Ok(()) => {
                 // In this order: a follower that is woken looks at what is durable, and then sleeps until woken again.
-                disk.durable.send_replace(Durable { seq: applied, failed: None });
+                disk.durable.send_replace(Durable { seq: applied, syncs, failed: None });
                 live.durable(applied);
             }
             Err(error) => {

@@ -163,3 +163,34 @@ async fn a_follower_hears_of_every_commit_though_none_comes_after_it() {
         follower = tokio::time::timeout(patience, heard).await.expect("the follower was woken").unwrap();
     }
 }
+
+#[tokio::test]
+async fn what_a_follower_keeps_for_itself_is_no_part_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let graph = open(&dir);
+    let mut commit = graph.begin();
+    commit.log(LogEntry::RoomState { room: RoomNum(1) });
+    let last = graph.commit_durably(commit).await.unwrap();
+
+    let mut commit = graph.begin();
+    let server = graph.intern(NameKind::Server, "b", &mut commit).unwrap();
+    commit.put::<ServerState>(&("kept".to_owned(),), &Raw(b"1".to_vec()));
+    graph.commit_beside_log_durably(commit).await.unwrap();
+    assert_eq!(graph.applied(), last);
+    assert_eq!(graph.number(NameKind::Server, "b").unwrap(), Some(server));
+
+    let mut numbered = graph.begin();
+    let seq = numbered.take_seq();
+    numbered.put::<Timeline>(&(RoomNum(1), Pos::at(seq)), &EventNum(1));
+    assert!(graph.commit_beside_log(numbered).is_err());
+    let mut told = graph.begin();
+    told.log(LogEntry::RoomState { room: RoomNum(1) });
+    assert!(graph.commit_beside_log(told).is_err());
+    drop(graph);
+
+    let graph = open(&dir);
+    assert_eq!(graph.get::<ServerState>(&("kept".to_owned(),)).unwrap(), Some(Raw(b"1".to_vec())));
+    assert_eq!(graph.durable(), last);
+    let mut commit = graph.begin();
+    assert_ne!(graph.intern(NameKind::Server, "c", &mut commit).unwrap(), server);
+}

@@ -29,6 +29,7 @@ mod served;
 mod servers;
 mod staging;
 pub mod templates;
+mod typing;
 pub mod version;
 pub mod view;
 
@@ -41,8 +42,9 @@ pub use event::Event;
 pub use hierarchy::{Node, Walk};
 pub use membership::MembershipChange;
 pub use postern_graph::event::MembershipKind;
-pub use receipts::{ReceiptKind, UserReceipt};
+pub use receipts::{ReceiptKind, RemoteReceipt, UserReceipt};
 pub use receive::{Gap, Received, Verified};
 pub use rooms::{Rooms, now_ms};
 pub use served::Asking;
 pub use staging::Waiting;
+pub use typing::Typing;

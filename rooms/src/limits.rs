@@ -40,3 +40,7 @@ pub const BACKFILL_EVENTS: usize = 100;
 pub const MISSING_EVENTS: usize = 50;
 /// Events walked through for such an answer.
 pub const HISTORY_WALK: usize = 2_000;
+/// Access control lists kept ready in memory: each is about as large as its event.
+pub const ACLS_IN_MEMORY: usize = 500;
+/// Receipts moved by one commit: each takes a sequence number.
+pub const RECEIPTS_AT_ONCE: usize = 1_000;

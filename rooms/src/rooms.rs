@@ -2,10 +2,12 @@
 
 use crate::{
     Error, Event,
+    acl::Acl,
     batch::{Batch, Draft},
     keys::Keys,
     limits,
     power::PowerLevels,
+    typing::Typing,
     version::{Version, version},
 };
 use dashmap::DashMap;
@@ -49,6 +51,9 @@ pub struct Rooms {
     pub(crate) alias_turn: Mutex<()>,
     /// Moves of receipts take turns.
     pub(crate) receipt_turn: Mutex<()>,
+    /// Access control lists, by their event and whether that is redacted.
+    pub(crate) acls: Cache<(EventNum, bool), Arc<Acl>>,
+    typing: Arc<Typing>,
 }
 
 impl std::fmt::Debug for Rooms {
@@ -75,6 +80,8 @@ impl Rooms {
             counts: Cache::new(limits::ROOMS_IN_MEMORY),
             alias_turn: Mutex::new(()),
             receipt_turn: Mutex::new(()),
+            acls: Cache::new(limits::ACLS_IN_MEMORY),
+            typing: Arc::default(),
         })
     }
 
@@ -100,6 +107,12 @@ impl Rooms {
     #[must_use]
     pub const fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// Who is typing.
+    #[must_use]
+    pub const fn typing(&self) -> &Arc<Typing> {
+        &self.typing
     }
 
     // ---- names -----------------------------------------------------------------------------------------------

@@ -223,6 +223,27 @@ impl Users {
         Ok(())
     }
 
+    /// Sets the presence of several users, each named once; at most [`limits::PRESENCES_AT_ONCE`].
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] beyond that.
+    pub async fn set_presences(&self, presences: Vec<(UserNum, Value)>) -> Result<(), Error> {
+        if presences.len() > limits::PRESENCES_AT_ONCE {
+            return Err(Error::TooLarge("too many users' presence at once".to_owned()));
+        }
+        if presences.is_empty() {
+            return Ok(());
+        }
+        let mut commit = self.graph.begin();
+        let seq = commit.take_seq();
+        for (user, presence) in presences {
+            commit.put::<Presence>(&(user,), &(seq, Json(presence)));
+            commit.log(LogEntry::Presence { user });
+        }
+        self.graph.commit_durably(commit).await?;
+        Ok(())
+    }
+
     /// A user's presence, and since when it is so.
     pub fn presence(&self, user: UserNum) -> Result<Option<(Seq, Value)>, Error> {
         Ok(self.graph.get::<Presence>(&(user,))?.map(|(seq, Json(presence))| (seq, presence)))

@@ -54,3 +54,5 @@ pub const BACKUP_NAME_BYTES: usize = 512;
 pub const DEHYDRATED_BYTES: usize = 256 << 10;
 /// Messages of a dehydrated device in one answer.
 pub const DEHYDRATED_MESSAGES_AT_ONCE: usize = 100;
+/// Users whose presence one commit changes.
+pub const PRESENCES_AT_ONCE: usize = 1_000;

@@ -47,9 +47,8 @@ async fn typing(
     }
     let room = joined_room(&api, &session, &room)?;
     let duration = request.typing.then(|| Duration::from_millis(request.timeout.unwrap_or(30_000)));
-    if api.typing.set(room, session.user, duration) {
-        api.wake_room(room);
-    }
+    api.typing.set(room, session.user, duration);
+    api.elsewhere.typing(room, &session.user_id, request.typing);
     Ok(done())
 }
 

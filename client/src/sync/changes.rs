@@ -64,7 +64,7 @@ pub(crate) fn changes(
                 LogEntry::Presence { user } => {
                     presence.insert(*user);
                 }
-                LogEntry::ToDevice { .. } | LogEntry::Profile { .. } => {}
+                LogEntry::ToDevice { .. } | LogEntry::Profile { .. } | LogEntry::Outbox { .. } => {}
             }
         }
     }

@@ -6,7 +6,6 @@ mod lazy;
 mod room;
 mod sliding;
 mod token;
-mod typing;
 mod unread;
 mod v3;
 mod wake;
@@ -19,7 +18,6 @@ pub use sliding::Connections;
 #[cfg(any(test, fuzzing))]
 pub(crate) use sliding::Position;
 pub(crate) use token::SyncToken;
-pub use typing::Typing;
 pub use unread::Unread;
 pub use wake::Wake;
 
@@ -56,19 +54,30 @@ pub fn start(api: &Api) -> Followers {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(wake::follow(api.graph.clone(), api.rooms.clone(), api.wake.clone(), stop.clone()));
-    tasks.spawn(expire_typing(api.clone(), stop.clone()));
+    tasks.spawn(follow_typing(api.clone(), stop.clone()));
     Followers { tasks, stop }
 }
 
-async fn expire_typing(api: Api, stop: CancellationToken) {
+/// Wakes those who are to see who types, and ends what nobody has ended.
+async fn follow_typing(api: Api, stop: CancellationToken) {
     let mut every = tokio::time::interval(TYPING_CHECK);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = every.tick() => {}
-        }
-        for room in api.typing.expire() {
-            api.wake_room(room);
+            rooms = api.typing.changed() => {
+                for room in rooms {
+                    api.wake_room(room);
+                }
+            }
+            _ = every.tick() => {
+                for (room, user) in api.typing.expire() {
+                    match api.rooms.user_id(user) {
+                        Ok(user) if api.rooms.is_local(&user) => api.elsewhere.typing(room, &user, false),
+                        Ok(_) => {}
+                        Err(error) => tracing::error!(%error, "others were not told that somebody types no more"),
+                    }
+                }
+            }
         }
     }
 }

@@ -160,7 +160,7 @@ fn concerns(entry: &LogEntry, members: &mut Members, wake: &Wake) -> Result<(), 
         LogEntry::Presence { user } => {
             members.presence.insert(*user);
         }
-        LogEntry::Profile { .. } => {}
+        LogEntry::Profile { .. } | LogEntry::Outbox { .. } => {}
     }
     Ok(())
 }

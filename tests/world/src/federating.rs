@@ -27,11 +27,14 @@ impl Certificates {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
             params.distinguished_name.push(DnType::CommonName, "authority of the tests");
-            let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
+            let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"))
+                .expect("an authority");
             let key = KeyPair::generate().expect("a key");
             let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-            let certificate =
-                CertificateParams::new(names).expect("names").signed_by(&key, &issuer).expect("a certificate");
+            let certificate = CertificateParams::new(names)
+                .expect("names")
+                .signed_by(&key, &issuer)
+                .expect("a certificate");
             let root = &Keeper::get().root;
             let file = |name: &str, text: &str| {
                 let path = root.join(name);
