@@ -4,10 +4,15 @@
 //! with each other: [`inbox`] takes what they send, [`outbox`] sends to them, [`memberships`] joins and leaves across
 //! servers.
 
+mod device_updates;
+mod devices;
 mod elsewhere;
 mod error;
+mod origin;
+mod outbox;
 mod peers;
 mod ring;
+mod user_keys;
 
 pub use error::{Error, PeerError};
 pub use peers::Peers;
@@ -37,6 +42,7 @@ pub(crate) struct Parts {
     pub(crate) media: Arc<Media>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) ring: Arc<KeyRing>,
+    pub(crate) resyncs: devices::Resyncs,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -55,12 +61,27 @@ impl Federation {
     ) -> Result<Self, Error> {
         let peers = Arc::new(Peers::new(&config, rooms.clone())?);
         let ring = Arc::new(KeyRing::new(&config, graph.clone(), peers.clone()));
-        Ok(Self(Arc::new(Parts { config, graph, rooms, users, media, peers, ring, stopping })))
+        Ok(Self(Arc::new(Parts {
+            config,
+            graph,
+            rooms,
+            users,
+            media,
+            peers,
+            ring,
+            resyncs: devices::Resyncs::default(),
+            stopping,
+        })))
     }
 
     /// The endpoints, for the listeners of federation.
     #[must_use]
     pub fn router(&self) -> Router {
-        Router::new()
+        Router::new().merge(devices::routes()).merge(user_keys::routes()).with_state(self.clone())
+    }
+
+    /// Tells other servers of what happens to devices here, until the server stops.
+    pub async fn follow_devices(self) {
+        device_updates::follow(self).await;
     }
 }
