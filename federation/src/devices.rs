@@ -357,3 +357,6 @@ async fn resync_once(federation: &Federation, user_id: &UserId, user: UserNum) -
     let keys = RemoteKeys::checked(user_id, devices.collect(), answer.master_key, answer.self_signing_key);
     Ok(users.follow_keys(user, &keys, Some(answer.stream_id), before)?.is_some())
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,12 +26,12 @@ pub fn routes() -> Router<Federation> {
 }
 
 #[derive(Debug, Deserialize)]
-struct Query {
+pub(crate) struct Query {
     device_keys: KeyQuery,
 }
 
 /// `POST /user/keys/query`. Users the asking server has nothing to do with are left out, as those who are not there.
-async fn query(
+pub(crate) async fn query(
     State(federation): State<Federation>,
     Origin(origin): Origin,
     Body(request): Body<Query>,
