@@ -62,11 +62,13 @@ async fn work(federation: &Federation) {
 
 async fn work_on(federation: &Federation) -> Result<(), Error> {
     let mut follower = federation.0.graph.follow(NAME)?;
+    // Once from the beginning: what came before the follower did.
+    hand_over(federation, Seq::ZERO)?;
     loop {
         let records = follower.next().await?;
         let Some((last, _)) = records.last() else { continue };
         let last = *last;
-        hand_over(federation)?;
+        hand_over(federation, follower.cursor())?;
         let concerned = concerned(federation, follower.cursor(), &records)?;
         for user in concerned.tell {
             tell(federation, user)?;
@@ -82,15 +84,16 @@ async fn work_on(federation: &Federation) -> Result<(), Error> {
     }
 }
 
-/// Hands messages to devices of other servers to the outbox: out of one family into the other in one commit.
-fn hand_over(federation: &Federation) -> Result<(), Error> {
+/// Hands messages to devices of other servers, stored after `after`, to the outbox: out of one family into the other in
+/// one commit.
+fn hand_over(federation: &Federation, after: Seq) -> Result<(), Error> {
     let graph = &federation.0.graph;
     // What is not durable yet would be sent although a crash may undo it.
     let durable = graph.durable();
     loop {
         let mut commit = graph.begin();
         let mut count = 0;
-        let waiting = graph.scan::<RemoteToDevice, _>(&()).up_to(&(durable,)).iter();
+        let waiting = graph.scan::<RemoteToDevice, _>(&()).after(&(after,)).up_to(&(durable,)).iter();
         for entry in waiting.take(MESSAGES_AT_ONCE) {
             let (key, Raw(content)) = entry?;
             let (_, server, id) = &key;
