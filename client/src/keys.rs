@@ -2,7 +2,7 @@
 
 use crate::{
     Api,
-    http::{Answer, ApiError, Body, Caller, Params, Query, done},
+    http::{self, Answer, ApiError, Body, Caller, Params, done},
     sync::{Comings, SyncToken},
     uia::{Challenge, Halt, PASSWORD},
 };
@@ -11,12 +11,25 @@ use axum::{
     extract::State,
     routing::{get, post, put},
 };
+use futures::{
+    future::BoxFuture,
+    stream::{self, StreamExt},
+};
 use postern_graph::{Pos, RoomNum, event::Membership};
-use postern_users::{CrossSigningUpload, DeviceMessages, KeyUpload, SignatureUpload, ToDeviceTxn};
-use ruma::OwnedUserId;
-use serde::Deserialize;
+use postern_rooms::Rooms;
+use postern_users::{
+    CrossSigningUpload, DeviceMessages, KeyClaim, KeyQuery, KeyUpload, SignatureUpload, ToDeviceTxn,
+};
+use postern_web::Elsewhere;
+use ruma::{OwnedServerName, OwnedUserId};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::Instant;
 
 pub fn routes() -> Router<Api> {
     let mut router = Router::new()
@@ -79,19 +92,104 @@ async fn upload(State(api): State<Api>, Caller(session): Caller, Body(request): 
     Ok(Json(json!({ "one_time_key_counts": counts })))
 }
 
+/// How long other servers are waited for if the client does not say, and at most, milliseconds.
+const PATIENCE: (u64, u64) = (10_000, 60_000);
+
+/// Other servers asked at a time for one request.
+const SERVERS_AT_ONCE: usize = 50;
+
 #[derive(Debug, Deserialize)]
-struct KeyQuery {
-    device_keys: BTreeMap<OwnedUserId, Vec<String>>,
+struct Query {
+    device_keys: KeyQuery,
+    timeout: Option<u64>,
 }
 
-async fn query(State(api): State<Api>, Caller(session): Caller, Body(request): Body<KeyQuery>) -> Answer {
-    let found = api.users.query_keys(Some(&session.user_id), &request.device_keys)?;
-    let failures: BTreeMap<&str, Value> = request
-        .device_keys
-        .keys()
-        .filter(|user| !api.rooms.is_local(user))
-        .map(|user| (user.server_name().as_str(), json!({})))
-        .collect();
+/// What is asked of another server: its question and its answer.
+type Ask = fn(Arc<dyn Elsewhere>, OwnedServerName, Value) -> BoxFuture<'static, Result<Value, ApiError>>;
+
+/// Asks other servers at a time, each for its part of a question. What those that could not be reached in time failed
+/// with is under their names.
+async fn ask_others<T: Serialize>(
+    api: &Api,
+    parts: BTreeMap<OwnedServerName, T>,
+    timeout: Option<u64>,
+    ask: Ask,
+) -> Result<(Vec<Value>, BTreeMap<String, Value>), ApiError> {
+    let deadline = Instant::now() + Duration::from_millis(timeout.unwrap_or(PATIENCE.0).min(PATIENCE.1));
+    let mut asked = Vec::with_capacity(parts.len());
+    for (server, part) in parts {
+        let request = serde_json::to_value(part).map_err(|error| ApiError::internal(&error))?;
+        let name = server.to_string();
+        let answer = ask(api.elsewhere.clone(), server, request);
+        asked.push(async move {
+            let answer = tokio::time::timeout_at(deadline, answer).await;
+            (name, answer.unwrap_or_else(|_| Err(ApiError::not_found("the server did not answer in time"))))
+        });
+    }
+    let answers: Vec<(String, Result<Value, ApiError>)> =
+        stream::iter(asked).buffer_unordered(SERVERS_AT_ONCE).collect().await;
+    let (mut found, mut failures) = (Vec::new(), BTreeMap::new());
+    for (server, answer) in answers {
+        match answer {
+            Ok(mut answer) => {
+                if let Some(failed) =
+                    answer.get_mut("failures").and_then(|failures| failures.get_mut(&server))
+                {
+                    failures.insert(server, failed.take());
+                }
+                found.push(answer);
+            }
+            Err(error) => {
+                failures.insert(server, json!({ "errcode": error.errcode(), "error": error.message() }));
+            }
+        }
+    }
+    Ok((found, failures))
+}
+
+/// The parts of a question that other servers answer; those for this one stay.
+fn for_others<T>(
+    rooms: &Rooms,
+    name: &'static str,
+    wanted: &mut BTreeMap<OwnedUserId, T>,
+) -> BTreeMap<OwnedServerName, BTreeMap<&'static str, BTreeMap<OwnedUserId, T>>> {
+    let mut parts: BTreeMap<_, BTreeMap<_, BTreeMap<_, T>>> = BTreeMap::new();
+    let (local, remote) = std::mem::take(wanted).into_iter().partition(|(user, _)| rooms.is_local(user));
+    *wanted = local;
+    for (user, part) in BTreeMap::into_iter(remote) {
+        let server = user.server_name().to_owned();
+        parts.entry(server).or_default().entry(name).or_default().insert(user, part);
+    }
+    parts
+}
+
+/// Adds what another server answered about users to the answer.
+fn add<T: DeserializeOwned>(to: &mut BTreeMap<OwnedUserId, T>, answer: &mut Value, name: &str) {
+    let Some(Value::Object(users)) = answer.get_mut(name).map(Value::take) else { return };
+    for (user, keys) in users {
+        if let (Ok(user), Ok(keys)) = (OwnedUserId::try_from(user), serde_json::from_value(keys)) {
+            to.insert(user, keys);
+        }
+    }
+}
+
+async fn query(State(api): State<Api>, Caller(session): Caller, Body(request): Body<Query>) -> Answer {
+    let Query { device_keys: mut wanted, timeout } = request;
+    postern_users::check_amount(wanted.values().map(Vec::len))?;
+    let parts = for_others(&api.rooms, "device_keys", &mut wanted);
+    let mut found = api.users.query_keys(Some(&session.user_id), &wanted)?;
+    let (answers, failures) = ask_others(&api, parts, timeout, |elsewhere, server, request| {
+        Box::pin(async move { elsewhere.query_keys(&server, request).await })
+    })
+    .await?;
+    let mut master_keys = BTreeMap::new();
+    for mut answer in answers {
+        add(&mut found.device_keys, &mut answer, "device_keys");
+        add(&mut master_keys, &mut answer, "master_keys");
+        add(&mut found.self_signing_keys, &mut answer, "self_signing_keys");
+    }
+    api.users.add_signatures_by(session.user, &mut master_keys)?;
+    found.master_keys.extend(master_keys);
     Ok(Json(json!({
         "failures": failures,
         "device_keys": found.device_keys,
@@ -103,17 +201,22 @@ async fn query(State(api): State<Api>, Caller(session): Caller, Body(request): B
 
 #[derive(Debug, Deserialize)]
 struct Claim {
-    one_time_keys: BTreeMap<OwnedUserId, BTreeMap<String, String>>,
+    one_time_keys: KeyClaim,
+    timeout: Option<u64>,
 }
 
 async fn claim(State(api): State<Api>, _: Caller, Body(request): Body<Claim>) -> Answer {
-    let claimed = api.users.claim_keys(&request.one_time_keys).await?;
-    let failures: BTreeMap<&str, Value> = request
-        .one_time_keys
-        .keys()
-        .filter(|user| !api.rooms.is_local(user))
-        .map(|user| (user.server_name().as_str(), json!({})))
-        .collect();
+    let Claim { one_time_keys: mut wanted, timeout } = request;
+    postern_users::check_amount(wanted.values().map(BTreeMap::len))?;
+    let parts = for_others(&api.rooms, "one_time_keys", &mut wanted);
+    let mut claimed = api.users.claim_keys(&wanted).await?;
+    let (answers, failures) = ask_others(&api, parts, timeout, |elsewhere, server, request| {
+        Box::pin(async move { elsewhere.claim_keys(&server, request).await })
+    })
+    .await?;
+    for mut answer in answers {
+        add(&mut claimed, &mut answer, "one_time_keys");
+    }
     Ok(Json(json!({ "failures": failures, "one_time_keys": claimed })))
 }
 
@@ -123,7 +226,11 @@ struct Span {
     to: Option<String>,
 }
 
-async fn changes(State(api): State<Api>, Caller(session): Caller, Query(span): Query<Span>) -> Answer {
+async fn changes(
+    State(api): State<Api>,
+    Caller(session): Caller,
+    http::Query(span): http::Query<Span>,
+) -> Answer {
     let from: SyncToken = span.from.parse()?;
     let to = match span.to.as_deref() {
         Some(to) => to.parse::<SyncToken>()?.log.min(api.graph.durable()),

@@ -219,6 +219,8 @@ sections! {
         presence: bool = true;
         /// Whether the user directory finds all users, or only those one shares a room with or who are in public rooms.
         directory_finds_all: bool = false;
+        /// Whether other servers are told the names users gave their devices.
+        device_names_over_federation: bool = false;
         /// Who may change their display name and avatar.
         profile_changes: Who = Who::Anyone;
     }

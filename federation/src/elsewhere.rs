@@ -1,12 +1,12 @@
 //! What local users ask of other servers.
 
-use crate::{Error, Federation, PeerError};
+use crate::{Error, Federation, PeerError, user_keys};
 use futures::FutureExt;
 use http::StatusCode;
 use postern_graph::RoomNum;
 use postern_rooms::MembershipChange;
 use postern_web::{ApiError, Elsewhere, Pending};
-use ruma::{OwnedEventId, OwnedServerName, RoomId, UserId};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
 use serde_json::{Map, Value};
 
 /// What a failure elsewhere is for a local user: what another server said of the matter is passed on, that it could not
@@ -95,5 +95,13 @@ impl Elsewhere for Federation {
 
     fn typing(&self, room: RoomNum, user: &UserId, typing: bool) {
         self.0.outbox.typing(room, user, typing);
+    }
+
+    fn query_keys<'a>(&'a self, server: &'a ServerName, request: Value) -> Pending<'a, Value> {
+        user_keys::query_keys(self, server, request).boxed()
+    }
+
+    fn claim_keys<'a>(&'a self, server: &'a ServerName, request: Value) -> Pending<'a, Value> {
+        user_keys::claim_keys(self, server, request).boxed()
     }
 }

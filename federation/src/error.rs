@@ -1,6 +1,7 @@
 //! What can go wrong between servers.
 
 use http::StatusCode;
+use postern_web::ApiError;
 use ruma::OwnedServerName;
 
 /// Why another server did not do what it was asked for.
@@ -66,4 +67,23 @@ pub enum Error {
     /// A key that is needed to check a signature cannot be had.
     #[error("the signing keys of {0} cannot be had")]
     NoKeys(OwnedServerName),
+}
+
+impl From<PeerError> for ApiError {
+    fn from(error: PeerError) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Peer(error) => error.into(),
+            Error::Rooms(error) => error.into(),
+            Error::Users(error) => error.into(),
+            Error::Media(error) => error.into(),
+            Error::Graph(error) => error.into(),
+            other @ (Error::Setup(_) | Error::NoKeys(_)) => Self::internal(&other),
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! servers.
 
 mod connector;
+mod device_updates;
 mod devices;
 mod discovery;
 mod edus;
@@ -21,6 +22,7 @@ mod peers;
 mod ring;
 #[cfg(test)]
 mod scene;
+mod user_keys;
 mod verify;
 
 pub use connector::{Connector, is_public};
@@ -57,6 +59,7 @@ pub(crate) struct Parts {
     pub(crate) peers: Arc<Peers>,
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) inbox: inbox::Inbox,
+    pub(crate) resyncs: devices::Resyncs,
     pub(crate) outbox: Outbox,
     pub(crate) stopping: CancellationToken,
 }
@@ -93,6 +96,7 @@ impl Federation {
             peers,
             ring,
             inbox: inbox::Inbox::default(),
+            resyncs: devices::Resyncs::default(),
             outbox,
             stopping,
         })))
@@ -104,6 +108,7 @@ impl Federation {
     /// The store's.
     pub fn start(&self) -> Result<Followers, Error> {
         self.resume_inbox()?;
+        tokio::spawn(device_updates::follow(self.clone()));
         self.0.outbox.start()
     }
 
@@ -119,6 +124,8 @@ impl Federation {
             .merge(inbox::routes())
             .merge(history::routes())
             .merge(memberships::routes())
+            .merge(devices::routes())
+            .merge(user_keys::routes())
             .layer(axum::middleware::from_fn_with_state(self.clone(), origin::authenticate));
         Router::new()
             .merge(key_server::routes())

@@ -5,6 +5,7 @@
 
 mod chains;
 mod events;
+mod messages;
 mod state;
 
 use crate::{
@@ -71,6 +72,7 @@ pub fn check(path: &Path) -> Result<Findings, Error> {
     doctor.memberships();
     doctor.room_servers();
     doctor.chains();
+    doctor.seen_messages();
     Ok(doctor.findings)
 }
 

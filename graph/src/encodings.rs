@@ -81,6 +81,7 @@ samples! {
     u64: number();
     bool: any::<bool>();
     (): Just(());
+    Vec<u64>: vec(number(), 0..5);
     [u8; 32]: any::<[u8; 32]>();
     String: text();
     Raw: vec(any::<u8>(), 0..40).prop_map(Raw);

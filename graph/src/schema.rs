@@ -219,8 +219,18 @@ families! {
     DeviceChanges = "device_change": (Seq, UserNum) => (), Kind::Small;
     /// The last change of each user's devices: its `Seq`.
     DeviceVersions = "device_version": (UserNum,) => Seq, Kind::Small;
+    /// Users of other servers whose device list is followed: whether the copy here is up to date, and the last updates
+    /// (`stream_id`) it took, the newest first. Their keys stand in `DeviceKeys` and `CrossSigningKeys`.
+    FollowedUsers = "followed_user": (UserNum,) => (bool, Vec<u64>), Kind::Small;
     /// Messages to devices: (user, device id, order).
     ToDevice = "to_device": (UserNum, String, Seq) => Raw, Kind::Scan(8);
+    /// Messages to devices of other servers until federation takes them over: (order, server name, message id) to the
+    /// content of an `m.direct_to_device`.
+    RemoteToDevice = "remote_to_device": (Seq, String, String) => Raw, Kind::Small;
+    /// Messages to devices that other servers sent: (server name, message id) to its number among those of the server.
+    SeenMessages = "seen_message": (String, String) => u64, Kind::Point;
+    /// The other way, for forgetting the oldest.
+    SeenMessageOrder = "seen_message_order": (String, u64) => String, Kind::Small;
     /// Versions of a user's key backup.
     BackupVersions = "backup_version": (UserNum, u64) => Json<Value>, Kind::Small;
     /// Backed up room keys: (user, version, room id, session id).
@@ -238,6 +248,13 @@ families! {
     OutboxLatest = "outbox_latest": (ServerNum, String) => (Seq, u32), Kind::Scan(8);
     /// The transaction a server is being sent, until it has answered: (transaction id, body).
     OutboxTransactions = "outbox_transaction": (ServerNum,) => (String, Raw), Kind::Small;
+    /// What other servers were last told of a local user's devices: (user, device id, or "" for the cross-signing keys)
+    /// to the SHA-256 of it.
+    ToldKeys = "told_key": (UserNum, String) => [u8; 32], Kind::Scan(8);
+    /// The last update (`stream_id`) of a local user's device list.
+    ToldUpdates = "told_update": (UserNum,) => u64, Kind::Small;
+    /// Which servers are told of a local user's devices, and the last update each was sent.
+    ToldServers = "told_server": (UserNum, String) => u64, Kind::Scan(8);
 
     // ---- media (media/) --------------------------------------------------------------------------------------
     /// Media: (server name, media id). Under an empty server name: ids and uploads whose file is not there yet. Written

@@ -10,8 +10,8 @@ use postern_graph::{
     log::LogEntry,
     schema::{
         ChainEvents, ChainLinks, ChainTips, Chains, Children, CurrentState, Cursors, EventJson, EventRecords,
-        Heads, Links, Members, Memberships, Meta, Names, Numbers, Relations, RoomServers, StateAt,
-        StateNodes, ThreadTips, Threads, Timeline,
+        Heads, Links, Members, Memberships, Meta, Names, Numbers, Relations, RoomServers, SeenMessageOrder,
+        SeenMessages, StateAt, StateNodes, ThreadTips, Threads, Timeline,
     },
 };
 use std::{path::Path, sync::Arc};
@@ -363,6 +363,17 @@ fn head_pos(graph: &Graph) -> Pos {
 fn a_follower_ahead_of_the_log_is_found() {
     finds("Follower \"push\" has worked up to 4000, but the log ends at", |_, commit| {
         commit.put::<Cursors>(&("push".to_owned(),), &Seq(4000));
+    });
+}
+
+#[test]
+fn ids_of_messages_that_cannot_be_forgotten_are_found() {
+    let (server, id) = (|| "other".to_owned(), || "hiezohf6Hoo7kaev".to_owned());
+    finds("is not in the order of these", move |_, commit| {
+        commit.put::<SeenMessages>(&(server(), id()), &3);
+    });
+    finds("is number 3 of its server, but not known as that", move |_, commit| {
+        commit.put::<SeenMessageOrder>(&(server(), 3), &id());
     });
 }
 

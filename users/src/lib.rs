@@ -21,11 +21,11 @@ pub use dehydrated::DehydratedDevice;
 pub use error::Error;
 pub use key_backup::{BackedUpKey, BackupScope, BackupState, BackupVersion, RoomKeys, StoredRoomKeys};
 pub use keys::{
-    ClaimedKeys, CrossSigningUpload, KeyClaim, KeyQuery, KeyUpload, QueriedKeys, SignatureFailures,
-    SignatureUpload,
+    ClaimedKeys, CrossSigningUpload, DeviceUpdate, Followed, KeyClaim, KeyQuery, KeyUpload, QueriedKeys,
+    RemoteKeys, SignatureFailures, SignatureUpload, Updated, check_amount,
 };
 pub use passwords::Cost;
 pub use sessions::{Device, Session, Tokens};
-pub use to_device::{DeviceMessages, ToDeviceTxn};
+pub use to_device::{DeviceMessages, RemoteMessage, ToDeviceTxn};
 pub use uiaa::Uiaa;
 pub use users::{Settings, Users};

@@ -38,6 +38,18 @@ pub const FALLBACK_ALGORITHMS: usize = 10;
 pub const KEY_OBJECT_BYTES: usize = 65_536;
 /// Devices whose keys one request may ask for or that it may send messages to.
 pub const DEVICES_PER_KEY_REQUEST: usize = 10_000;
+/// Devices kept of a user of another server: whoever has more is no person, and each message is encrypted for each.
+pub const DEVICES_PER_REMOTE_USER: usize = 1000;
+/// Updates remembered of a followed device list: servers that work in parallel send them a little out of order.
+pub const UPDATES_REMEMBERED: usize = 16;
+/// Ids of messages to devices remembered of each other server, so that none is delivered twice: a server repeats what
+/// was not acknowledged, which is one transaction, of at most 100.
+pub const MESSAGE_IDS_REMEMBERED: u64 = 10_000;
+/// The id of a message of another server, bytes. The specification has 32 characters; of more, so that a message is
+/// not lost over it.
+pub const MESSAGE_ID_BYTES: usize = 512;
+/// The contents of one `m.direct_to_device`, bytes: as an event. More recipients are told in several.
+pub const REMOTE_MESSAGES_BYTES: usize = 65_536;
 /// Signed keys in one request: each costs a check of a signature.
 pub const SIGNATURES_AT_ONCE: usize = 1000;
 /// A message to a device, bytes: as an event.

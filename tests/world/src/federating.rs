@@ -81,7 +81,7 @@ impl Server {
             ("listeners.tls_key_file", key.as_str()),
             ("federation.certificate_authorities_file", authority.as_str()),
             ("federation.allow_addresses", "127.0.0.0/8"),
-            ("log.level", "info"),
+            ("log.level", "info,ruma_state_res=warn"),
         ];
         all.extend_from_slice(settings);
         Self::prepare(program, &all)

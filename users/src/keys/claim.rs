@@ -1,6 +1,7 @@
 //! Claiming one-time keys.
 
-use crate::{Error, Users, limits};
+use super::query::check_amount;
+use crate::{Error, Users};
 use postern_graph::{
     Commit, NameKind, Seq, UserNum,
     codec::Raw,
@@ -25,9 +26,7 @@ impl Users {
     /// # Errors
     /// [`Error::TooLarge`] if keys of too many devices are wanted.
     pub async fn claim_keys(&self, wanted: &KeyClaim) -> Result<ClaimedKeys, Error> {
-        if wanted.values().map(BTreeMap::len).sum::<usize>() > limits::DEVICES_PER_KEY_REQUEST {
-            return Err(Error::TooLarge("keys of too many devices at once".to_owned()));
-        }
+        check_amount(wanted.values().map(BTreeMap::len))?;
         let (claimed, applied) = self.apply_claim(wanted)?;
         self.graph.durable_at(applied).await?;
         Ok(claimed)

@@ -143,7 +143,8 @@ impl Users {
     }
 }
 
-fn check(key: &Map<String, Value>, role: Role, user_id: &UserId) -> Result<(), Error> {
+/// Checks that a key is one of this user and role.
+pub(super) fn check(key: &Map<String, Value>, role: Role, user_id: &UserId) -> Result<(), Error> {
     if key.get("user_id").and_then(Value::as_str) != Some(user_id.as_str()) {
         return Err(Error::InvalidParam("user_id in a key is not the uploading user's".to_owned()));
     }

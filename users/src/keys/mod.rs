@@ -12,13 +12,15 @@ mod changes;
 mod claim;
 mod cross_signing;
 mod query;
+mod remote;
 mod signatures;
 mod signed;
 mod upload;
 
 pub use claim::{ClaimedKeys, KeyClaim};
 pub use cross_signing::CrossSigningUpload;
-pub use query::{KeyQuery, QueriedKeys};
+pub use query::{KeyQuery, QueriedKeys, check_amount};
+pub use remote::{DeviceUpdate, Followed, RemoteKeys, Updated};
 pub use signatures::{SignatureFailures, SignatureUpload};
 pub use upload::KeyUpload;
 

@@ -27,6 +27,18 @@ pub struct QueriedKeys {
     pub user_signing_keys: BTreeMap<OwnedUserId, Value>,
 }
 
+/// Checks that a request for keys asks for no more than it may. `devices`: how many are named of each user; none
+/// counts as one.
+///
+/// # Errors
+/// [`Error::TooLarge`] beyond [`limits::DEVICES_PER_KEY_REQUEST`].
+pub fn check_amount(devices: impl Iterator<Item = usize>) -> Result<(), Error> {
+    if devices.map(|devices| devices.max(1)).sum::<usize>() > limits::DEVICES_PER_KEY_REQUEST {
+        return Err(Error::TooLarge("keys of too many devices at once".to_owned()));
+    }
+    Ok(())
+}
+
 impl Users {
     /// The keys of local users. `asker` sees, besides what everyone sees, the signatures it made and its own
     /// user-signing key. Users and devices that are unknown are left out.
@@ -34,24 +46,12 @@ impl Users {
     /// # Errors
     /// [`Error::TooLarge`] if keys of too many users or devices are wanted.
     pub fn query_keys(&self, asker: Option<&UserId>, wanted: &KeyQuery) -> Result<QueriedKeys, Error> {
-        if wanted.values().map(|devices| devices.len().max(1)).sum::<usize>()
-            > limits::DEVICES_PER_KEY_REQUEST
-        {
-            return Err(Error::TooLarge("keys of too many devices at once".to_owned()));
-        }
+        check_amount(wanted.values().map(Vec::len))?;
         let asking = asker.map(|asker| self.number(asker)).transpose()?.flatten();
         let mut found = QueriedKeys::default();
         for (user_id, devices) in wanted {
             let Some(user) = self.local_number(user_id)? else { continue };
-            found.device_keys.insert(user_id.clone(), self.device_keys(user, devices, asking)?);
-            if let Some(mut master) = self.cross_signing_key(user, Role::Master)? {
-                let name = public_key(&master)?.to_owned();
-                self.merge_signatures(&mut master, user, &name, asking)?;
-                found.master_keys.insert(user_id.clone(), Value::Object(master));
-            }
-            if let Some(key) = self.cross_signing_key(user, Role::SelfSigning)? {
-                found.self_signing_keys.insert(user_id.clone(), Value::Object(key));
-            }
+            self.find_keys(&mut found, user_id, user, devices, asking)?;
             if asking == Some(user)
                 && let Some(key) = self.cross_signing_key(user, Role::UserSigning)?
             {
@@ -59,6 +59,41 @@ impl Users {
             }
         }
         Ok(found)
+    }
+
+    /// Adds the public keys of a user that are here.
+    pub(super) fn find_keys(
+        &self,
+        found: &mut QueriedKeys,
+        user_id: &UserId,
+        user: UserNum,
+        devices: &[String],
+        asking: Option<UserNum>,
+    ) -> Result<(), Error> {
+        found.device_keys.insert(user_id.to_owned(), self.device_keys(user, devices, asking)?);
+        if let Some(mut master) = self.cross_signing_key(user, Role::Master)? {
+            let name = public_key(&master)?.to_owned();
+            self.merge_signatures(&mut master, user, &name, asking)?;
+            found.master_keys.insert(user_id.to_owned(), Value::Object(master));
+        }
+        if let Some(key) = self.cross_signing_key(user, Role::SelfSigning)? {
+            found.self_signing_keys.insert(user_id.to_owned(), Value::Object(key));
+        }
+        Ok(())
+    }
+
+    /// Adds the signatures that `asker` made to master keys of users of other servers, as those answered.
+    pub fn add_signatures_by(
+        &self,
+        asker: UserNum,
+        master_keys: &mut BTreeMap<OwnedUserId, Value>,
+    ) -> Result<(), Error> {
+        for (owner, key) in master_keys {
+            let (Some(owner), Some(key)) = (self.number(owner)?, key.as_object_mut()) else { continue };
+            let Ok(name) = public_key(key).map(str::to_owned) else { continue };
+            self.merge_signatures(key, owner, &name, Some(asker))?;
+        }
+        Ok(())
     }
 
     fn device_keys(
