@@ -431,7 +431,9 @@ impl<'r> Batch<'r> {
                 sender: event.record.sender,
                 state_key: event.record.state_key,
             });
-            self.extend_head(&event, &links.prev)?;
+            // Of what it follows on only what is here can have been an end of the room.
+            let (prev, _) = self.prev_links(&event)?;
+            self.extend_head(&event, &prev)?;
             self.apply_effects(&event)?;
         }
         Ok(event)
