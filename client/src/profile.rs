@@ -19,16 +19,19 @@ pub fn routes() -> Router<Api> {
     router
 }
 
-fn stored(api: &Api, user: &ruma::UserId) -> Result<Map<String, Value>, ApiError> {
+async fn stored(api: &Api, user: &ruma::UserId) -> Result<Map<String, Value>, ApiError> {
+    if !api.rooms.is_local(user) {
+        return api.elsewhere.profile(user).await;
+    }
     api.users.profile(user)?.ok_or_else(|| ApiError::not_found("this user has no profile"))
 }
 
 async fn whole(State(api): State<Api>, Params(user): Params<OwnedUserId>) -> Answer {
-    Ok(Json(Value::Object(stored(&api, &user)?)))
+    Ok(Json(Value::Object(stored(&api, &user).await?)))
 }
 
 async fn field(State(api): State<Api>, Params((user, field)): Params<(OwnedUserId, String)>) -> Answer {
-    let profile = stored(&api, &user)?;
+    let profile = stored(&api, &user).await?;
     match profile.get(&field) {
         Some(value) => Ok(Json(json!({ field: value }))),
         None if field == "displayname" || field == "avatar_url" => Ok(Json(json!({}))),

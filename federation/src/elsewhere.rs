@@ -6,7 +6,7 @@ use http::StatusCode;
 use postern_graph::RoomNum;
 use postern_rooms::MembershipChange;
 use postern_web::{ApiError, Elsewhere, Pending};
-use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
+use ruma::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName, UserId};
 use serde_json::{Map, Value};
 
 /// What a failure elsewhere is for a local user: what another server said of the matter is passed on, that it could not
@@ -103,5 +103,39 @@ impl Elsewhere for Federation {
 
     fn claim_keys<'a>(&'a self, server: &'a ServerName, request: Value) -> Pending<'a, Value> {
         user_keys::claim_keys(self, server, request).boxed()
+    }
+
+    fn profile<'a>(&'a self, user: &'a UserId) -> Pending<'a, Map<String, Value>> {
+        async move { self.look_up_profile(user).await.map_err(told) }.boxed()
+    }
+
+    fn alias<'a>(&'a self, alias: &'a RoomAliasId) -> Pending<'a, (OwnedRoomId, Vec<OwnedServerName>)> {
+        async move { self.look_up_alias(alias).await.map_err(told) }.boxed()
+    }
+
+    fn public_rooms<'a>(&'a self, server: &'a ServerName, request: Value) -> Pending<'a, Value> {
+        async move { self.look_up_public_rooms(server, request).await.map_err(told) }.boxed()
+    }
+
+    fn hierarchy<'a>(
+        &'a self,
+        room: &'a RoomId,
+        via: &'a [OwnedServerName],
+        suggested_only: bool,
+    ) -> Pending<'a, Value> {
+        async move { self.look_up_hierarchy(room, via, suggested_only).await.map_err(told) }.boxed()
+    }
+
+    fn nearest_event<'a>(
+        &'a self,
+        room: &'a RoomId,
+        ts: u64,
+        forward: bool,
+    ) -> Pending<'a, (OwnedEventId, u64)> {
+        async move { self.look_up_event_at(room, ts, forward).await.map_err(told) }.boxed()
+    }
+
+    fn media<'a>(&'a self, server: &'a ServerName, id: &'a str, timeout_ms: u64) -> Pending<'a, ()> {
+        async move { self.fetch_file(server, id, timeout_ms).await.map_err(told) }.boxed()
     }
 }

@@ -225,6 +225,16 @@ impl Federation {
         Ok(false)
     }
 
+    /// Fetches one event of the past and takes it into the room's history.
+    pub(crate) async fn fetch_past(&self, place: &Place<'_>, id: &ruma::EventId) -> Result<(), Error> {
+        if self.0.rooms.is_in_graph(id)? {
+            return Ok(());
+        }
+        let event = self.fetch_event(place, id).await?;
+        self.add_history(place, vec![event]).await?;
+        Ok(())
+    }
+
     async fn add_history(&self, place: &Place<'_>, events: Vec<Verified>) -> Result<usize, Error> {
         let rooms = &self.0.rooms;
         let mut wanted: HashMap<OwnedEventId, Verified> = HashMap::new();

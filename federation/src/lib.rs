@@ -11,10 +11,12 @@ mod discovery;
 mod edus;
 mod elsewhere;
 mod error;
+mod files;
 mod gaps;
 mod history;
 mod inbox;
 mod key_server;
+mod lookups;
 mod memberships;
 mod origin;
 mod outbox;
@@ -33,13 +35,14 @@ pub use peers::{Opened, Peers};
 pub use ring::KeyRing;
 
 use axum::{Router, extract::DefaultBodyLimit};
+use dashmap::DashMap;
 use outbox::{Outbox, Pace};
 use postern_config::Config;
 use postern_graph::Graph;
 use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::Users;
-use ruma::ServerName;
+use ruma::{OwnedServerName, ServerName};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +52,6 @@ pub struct Federation(pub(crate) Arc<Parts>);
 
 /// What federation works with.
 #[derive(Debug)]
-#[expect(dead_code, reason = "users of the parts come")]
 pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
     pub(crate) graph: Arc<Graph>,
@@ -59,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) peers: Arc<Peers>,
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) inbox: inbox::Inbox,
+    /// Files that are being fetched: (server, id).
+    pub(crate) fetching: DashMap<(OwnedServerName, String), Arc<tokio::sync::Mutex<()>>>,
     pub(crate) resyncs: devices::Resyncs,
     pub(crate) outbox: Outbox,
     pub(crate) stopping: CancellationToken,
@@ -96,6 +100,7 @@ impl Federation {
             peers,
             ring,
             inbox: inbox::Inbox::default(),
+            fetching: DashMap::new(),
             resyncs: devices::Resyncs::default(),
             outbox,
             stopping,
@@ -126,9 +131,12 @@ impl Federation {
             .merge(memberships::routes())
             .merge(devices::routes())
             .merge(user_keys::routes())
+            .merge(lookups::routes())
+            .merge(files::routes())
             .layer(axum::middleware::from_fn_with_state(self.clone(), origin::authenticate));
         Router::new()
             .merge(key_server::routes())
+            .merge(lookups::open_routes())
             .merge(of_servers)
             .layer(DefaultBodyLimit::max(self.0.config.federation.max_request_body_bytes))
             .with_state(self.clone())

@@ -4,6 +4,7 @@
 //! Until then a note that it is outstanding says what a crash leaves to be removed. Nothing holds a whole file in
 //! memory, except to make a thumbnail of it.
 
+mod disposition;
 mod error;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -14,6 +15,7 @@ mod store;
 mod thumbnail;
 mod upload;
 
+pub use disposition::disposition;
 pub use error::Error;
 pub use pieces::Pieces;
 pub use render::{Method, Rendered, Size, render};

@@ -21,3 +21,5 @@ pub const FILE_NAME_BYTES: usize = 1_024;
 pub const CONTENT_TYPE_BYTES: usize = 255;
 /// Ids that nobody uploaded to in time, removed by one commit.
 pub const EXPIRED_AT_ONCE: usize = 1_000;
+/// The id of a file of another server, bytes: it is a key here.
+pub const REMOTE_ID_BYTES: usize = 255;

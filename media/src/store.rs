@@ -107,6 +107,9 @@ fn outstanding_key(id: &str) -> (String, String) {
     (OUTSTANDING.to_owned(), id.to_owned())
 }
 
+/// Between server and id where a file of another server is noted as coming in. No id made here contains it.
+const OF: char = '/';
+
 fn write<T: Serialize>(commit: &mut Commit, key: &(String, String), value: &T) -> Result<(), Error> {
     let value = serde_json::to_value(value).map_err(|error| Error::Internal(error.to_string()))?;
     commit.put::<MediaRecords>(key, &Json(value));
@@ -149,8 +152,9 @@ impl Media {
             let Outstanding { uploader, until } = read(value)?;
             let until = until.filter(|until| *until > now_ms());
             let mut commit = self.graph.begin();
-            if self.graph.has::<MediaChunks>(&(self.server_name.clone(), id.clone(), String::new(), 0))? {
-                self.remove_pieces(&mut commit, &id);
+            let (server, name) = id.split_once(OF).unwrap_or((&self.server_name, &id));
+            if self.graph.has::<MediaChunks>(&(server.to_owned(), name.to_owned(), String::new(), 0))? {
+                self.remove_pieces(&mut commit, server, name);
             }
             match until {
                 Some(until) => {
@@ -195,7 +199,8 @@ impl Media {
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotYours`], [`Error::CannotOverwrite`] for an id that cannot be uploaded to.
     pub fn begin(self: &Arc<Self>, user: UserNum, id: Option<&str>) -> Result<Upload, Error> {
-        let Some(id) = id else { return Ok(Upload::new(self.clone(), user, new_id(), false)) };
+        let own = self.server_name.clone();
+        let Some(id) = id else { return Ok(Upload::new(self.clone(), user, own, new_id(), false)) };
         if let Some(one) = self.waiting.lock().get_mut(id) {
             if one.owner != user {
                 return Err(Error::NotYours);
@@ -207,13 +212,30 @@ impl Media {
                 return Err(Error::NotFound);
             }
             one.uploading = true;
-            return Ok(Upload::new(self.clone(), user, id.to_owned(), true));
+            return Ok(Upload::new(self.clone(), user, own, id.to_owned(), true));
         }
         match self.stored(&self.server_name, id)? {
             None => Err(Error::NotFound),
             Some(record) if record.uploader != user => Err(Error::NotYours),
             Some(_) => Err(Error::CannotOverwrite),
         }
+    }
+
+    /// Begins to take over a file of another server.
+    ///
+    /// # Errors
+    /// [`Error::CannotOverwrite`] if it is here, [`Error::InvalidParam`] if the id is none.
+    pub fn begin_copy(self: &Arc<Self>, server: &str, id: &str) -> Result<Upload, Error> {
+        let fits = !id.is_empty()
+            && id.len() <= limits::REMOTE_ID_BYTES
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        if !fits || server == self.server_name || server.contains(OF) {
+            return Err(Error::InvalidParam("this is no id of a file".to_owned()));
+        }
+        if self.stored(server, id)?.is_some() {
+            return Err(Error::CannotOverwrite);
+        }
+        Ok(Upload::new(self.clone(), UserNum(0), server.to_owned(), id.to_owned(), false))
     }
 
     fn stored(&self, server: &str, id: &str) -> Result<Option<Record>, Error> {
@@ -274,23 +296,43 @@ impl Media {
     // ---- for uploads -----------------------------------------------------------------------------------------
 
     /// Stores piece `n` of an upload.
-    pub(crate) fn put_piece(&self, commit: &mut Commit, id: &str, n: u32, piece: Vec<u8>) {
-        commit.put::<MediaChunks>(&(self.server_name.clone(), id.to_owned(), String::new(), n), &Raw(piece));
+    pub(crate) fn put_piece(&self, commit: &mut Commit, server: &str, id: &str, n: u32, piece: Vec<u8>) {
+        commit.put::<MediaChunks>(&(server.to_owned(), id.to_owned(), String::new(), n), &Raw(piece));
     }
 
     /// Notes that there will be pieces to remove if the upload is not finished.
-    pub(crate) fn put_note(&self, commit: &mut Commit, id: &str, uploader: UserNum) -> Result<(), Error> {
-        write(commit, &outstanding_key(id), &Outstanding { uploader, until: None })
+    pub(crate) fn put_note(
+        &self,
+        commit: &mut Commit,
+        server: &str,
+        id: &str,
+        uploader: UserNum,
+    ) -> Result<(), Error> {
+        write(commit, &self.note_key(server, id), &Outstanding { uploader, until: None })
     }
 
     /// Makes an upload a file.
-    pub(crate) fn put_record(&self, commit: &mut Commit, id: &str, record: &Record) -> Result<(), Error> {
-        commit.delete::<MediaRecords>(&outstanding_key(id));
-        write(commit, &(self.server_name.clone(), id.to_owned()), record)
+    pub(crate) fn put_record(
+        &self,
+        commit: &mut Commit,
+        server: &str,
+        id: &str,
+        record: &Record,
+    ) -> Result<(), Error> {
+        commit.delete::<MediaRecords>(&self.note_key(server, id));
+        write(commit, &(server.to_owned(), id.to_owned()), record)
     }
 
-    fn remove_pieces(&self, commit: &mut Commit, id: &str) {
-        commit.delete_all::<MediaChunks, _>(&(self.server_name.clone(), id.to_owned()));
+    fn note_key(&self, server: &str, id: &str) -> (String, String) {
+        if server == self.server_name {
+            outstanding_key(id)
+        } else {
+            outstanding_key(&format!("{server}{OF}{id}"))
+        }
+    }
+
+    fn remove_pieces(&self, commit: &mut Commit, server: &str, id: &str) {
+        commit.delete_all::<MediaChunks, _>(&(server.to_owned(), id.to_owned()));
     }
 
     /// The id has its file: it waits no longer.
@@ -299,12 +341,12 @@ impl Media {
     }
 
     /// Removes what was stored of an upload. An id that waited for it waits on.
-    pub(crate) fn abandon(&self, id: &str, waited: bool, pieces: u32) -> Result<(), Error> {
+    pub(crate) fn abandon(&self, server: &str, id: &str, waited: bool, pieces: u32) -> Result<(), Error> {
         if pieces > 0 {
             let mut commit = self.graph.begin();
-            self.remove_pieces(&mut commit, id);
+            self.remove_pieces(&mut commit, server, id);
             if !waited {
-                commit.delete::<MediaRecords>(&outstanding_key(id));
+                commit.delete::<MediaRecords>(&self.note_key(server, id));
             }
             self.graph.commit(commit)?;
         }

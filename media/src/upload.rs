@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub struct Upload {
     media: Arc<Media>,
     user: UserNum,
+    /// The server it is of.
+    server: String,
     id: String,
     /// Whether the id was made before and waited for this.
     waited: bool,
@@ -24,10 +26,11 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(crate) fn new(media: Arc<Media>, user: UserNum, id: String, waited: bool) -> Self {
+    pub(crate) fn new(media: Arc<Media>, user: UserNum, server: String, id: String, waited: bool) -> Self {
         Self {
             media,
             user,
+            server,
             id,
             waited,
             size: 0,
@@ -70,9 +73,9 @@ impl Upload {
     fn store_piece(&mut self) -> Result<(), Error> {
         let mut commit = self.media.graph.begin();
         if self.pieces == 0 && !self.waited {
-            self.media.put_note(&mut commit, &self.id, self.user)?;
+            self.media.put_note(&mut commit, &self.server, &self.id, self.user)?;
         }
-        self.media.put_piece(&mut commit, &self.id, self.pieces, self.piece.to_vec());
+        self.media.put_piece(&mut commit, &self.server, &self.id, self.pieces, self.piece.to_vec());
         self.piece.clear();
         // Counted first: what failed halfway is removed too.
         self.pieces += 1;
@@ -101,9 +104,9 @@ impl Upload {
         };
         let mut commit = self.media.graph.begin();
         if !self.piece.is_empty() {
-            self.media.put_piece(&mut commit, &self.id, self.pieces, self.piece.to_vec());
+            self.media.put_piece(&mut commit, &self.server, &self.id, self.pieces, self.piece.to_vec());
         }
-        self.media.put_record(&mut commit, &self.id, &record)?;
+        self.media.put_record(&mut commit, &self.server, &self.id, &record)?;
         let seq = self.media.graph.commit(commit)?;
         // It is there from here on, also if nobody waits for the disk any more.
         self.finished = true;
@@ -117,7 +120,7 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if !self.finished
-            && let Err(error) = self.media.abandon(&self.id, self.waited, self.pieces)
+            && let Err(error) = self.media.abandon(&self.server, &self.id, self.waited, self.pieces)
         {
             tracing::error!(%error, "what a broken upload left could not be removed");
         }

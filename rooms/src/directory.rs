@@ -170,6 +170,38 @@ impl Rooms {
         self.durable(seq).await
     }
 
+    /// A page of the public rooms that match, as the specification has it: `since` is a token of an earlier page.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParam`] for a token that is none.
+    pub fn public_page(
+        &self,
+        query: &PublicRooms,
+        since: Option<&str>,
+        limit: Option<u64>,
+    ) -> Result<serde_json::Value, Error> {
+        let skip: usize = match since {
+            None | Some("") => 0,
+            Some(token) => token
+                .strip_prefix('p')
+                .and_then(|skip| skip.parse().ok())
+                .ok_or_else(|| Error::InvalidParam("since is no token of this server".to_owned()))?,
+        };
+        let limit = usize::try_from(limit.unwrap_or(100).clamp(1, 500)).unwrap_or(100);
+        let all = self.public_rooms(query)?;
+        let total = all.len();
+        let chunk: Vec<_> = all.into_iter().skip(skip).take(limit).collect();
+        let mut body = serde_json::json!({ "total_room_count_estimate": total });
+        if skip + chunk.len() < total {
+            body["next_batch"] = format!("p{}", skip + chunk.len()).into();
+        }
+        if skip > 0 {
+            body["prev_batch"] = format!("p{}", skip.saturating_sub(limit)).into();
+        }
+        body["chunk"] = serde_json::json!(chunk);
+        Ok(body)
+    }
+
     /// The public rooms that match, the largest first.
     pub fn public_rooms(&self, query: &PublicRooms) -> Result<Vec<Listing>, Error> {
         let term = query.term.as_deref().map(str::to_lowercase).filter(|term| !term.is_empty());
@@ -259,6 +291,31 @@ impl Rooms {
             }
             _ => Ok(false),
         }
+    }
+
+    /// The same for a server, on behalf of its users.
+    pub fn may_server_see_summary(&self, room: RoomNum, server: &ruma::ServerName) -> Result<bool, Error> {
+        if self.is_in(server, room)? || self.may_see_summary(room, None)? {
+            return Ok(true);
+        }
+        for (user, _) in self.members_of(room, MembershipKind::Invite)? {
+            if self.user_id(user)?.server_name() == server {
+                return Ok(true);
+            }
+        }
+        let Some(join_rules) = self.state(room, "m.room.join_rules", "")? else { return Ok(false) };
+        if join_rules.content_text("join_rule").as_deref() != Some("restricted") {
+            return Ok(false);
+        }
+        for allowed in allowed_rooms(&join_rules).into_iter().take(limits::ALLOWING_ROOMS) {
+            if let Ok(id) = <&RoomId>::try_from(allowed.as_str())
+                && let Some(allowed) = self.room(id)?
+                && self.is_in(server, allowed)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a user may invite others to a room.

@@ -28,6 +28,15 @@ pub struct Walk {
     pub limit: usize,
 }
 
+/// The children of a space.
+#[derive(Debug, Default)]
+pub struct Space {
+    /// Those known here.
+    pub known: Vec<(String, RoomNum)>,
+    /// The links to all of them, as stripped `m.space.child` events.
+    pub links: Vec<Value>,
+}
+
 struct Child {
     room: Option<RoomNum>,
     order: Option<String>,
@@ -88,6 +97,19 @@ impl Rooms {
             }
         }
         Ok((nodes, false))
+    }
+
+    /// The children of a space as its state says: those known here, in their order, and the links to all of them.
+    pub fn space(&self, room: RoomNum, suggested_only: bool) -> Result<Space, Error> {
+        let mut space = Space::default();
+        for child in self.children_of(room)? {
+            if suggested_only && !suggested(&child.event) {
+                continue;
+            }
+            space.links.push(link(&child.event));
+            space.known.extend(child.room.map(|room| (child.id, room)));
+        }
+        Ok(space)
     }
 
     fn children_of(&self, space: RoomNum) -> Result<Vec<Child>, Error> {

@@ -2,7 +2,7 @@
 # Starts a homeserver for Complement: NAME SERVER_NAME CLIENT_PORT FED_PORT DATA_DIR CA_CERT CA_KEY.
 # Runs the program named by POSTERN_BIN, else the release build, which lies where scripts/prepare.sh has it built.
 set -euo pipefail
-server_name=$2 client_port=$3 data_dir=$5
+server_name=$2 client_port=$3 federation_port=$4 data_dir=$5 ca_cert=$6
 target=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/postern/target}
 bin=${POSTERN_BIN:-$target/release/postern}
 if [ ! -x "$bin" ]; then
@@ -16,6 +16,16 @@ name = "$server_name"
 
 [listeners]
 client = ["$HS_BIND_ADDRESS:$client_port"]
+federation_tls = ["$HS_BIND_ADDRESS:$federation_port"]
+tls_certificate_file = "$HS_TLS_CERT"
+tls_key_file = "$HS_TLS_KEY"
+
+[federation]
+certificate_authorities_file = "$ca_cert"
+allow_addresses = ["127.0.0.0/8"]
+
+[users]
+device_names_over_federation = true
 
 [database]
 path = "$data_dir/graph"
@@ -41,7 +51,7 @@ unauthenticated_downloads = true
 default_version = "11"
 
 [log]
-level = "info"
+level = "info,ruma_state_res=warn"
 CONF
 
 exec "$bin" --config "$data_dir/postern.toml" serve

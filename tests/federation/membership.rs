@@ -22,9 +22,7 @@ fn two_people_of_two_servers_talk_in_one_room() {
     let since = alice.now();
     let path = format!("/_matrix/client/v3/join/{}?via={}", enc(&room), enc(here.name()));
     assert_eq!(bob.post(&path, json!({})).status(), 200);
-    alice.sync_until(&since, |answer| {
-        answer["rooms"]["join"][&room].to_string().contains(bob.id())
-    });
+    alice.sync_until(&since, |answer| answer["rooms"]["join"][&room].to_string().contains(bob.id()));
     let since = bob.now();
     let hello = alice.send_text(&room, "hello");
     bob.sync_until_event(&since, &room, &hello);

@@ -105,15 +105,9 @@ pub trait Elsewhere: Send + Sync + Debug {
         nowhere()
     }
 
-    /// Fetches a file (or a thumbnail, with this query) of another server into this server's media, at most once for
+    /// Fetches a file of another server into this server's media, at most once for
     /// all who ask at the same time.
-    fn media<'a>(
-        &'a self,
-        _server: &'a ServerName,
-        _id: &'a str,
-        _thumbnail: Option<&'a str>,
-        _timeout_ms: u64,
-    ) -> Pending<'a, ()> {
+    fn media<'a>(&'a self, _server: &'a ServerName, _id: &'a str, _timeout_ms: u64) -> Pending<'a, ()> {
         nowhere()
     }
 

@@ -7,6 +7,7 @@ use crate::{
 };
 use axum::{extract::State, http::HeaderMap, response::Response};
 use postern_media::{Error, Method, Record, Size};
+use ruma::ServerName;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -20,15 +21,24 @@ type Sent = Result<Response, ApiError>;
 #[derive(Debug, Deserialize)]
 pub(super) struct Patience {
     timeout_ms: Option<u64>,
+    /// Of the deprecated endpoints: whether the file may be another server's.
+    allow_remote: Option<bool>,
 }
 
 /// What is known of a file, waiting for it as long as the client says; but not for longer than the server runs.
-async fn record(api: &Api, server: &str, id: &str, timeout_ms: Option<u64>) -> Result<Record, Error> {
-    let patience = Duration::from_millis(timeout_ms.unwrap_or(PATIENCE_MS).min(MAX_PATIENCE_MS));
-    tokio::select! {
+async fn record(api: &Api, server: &str, id: &str, timeout_ms: Option<u64>) -> Result<Record, ApiError> {
+    let patience_ms = timeout_ms.unwrap_or(PATIENCE_MS).min(MAX_PATIENCE_MS);
+    if server != api.rooms.server_name().as_str()
+        && matches!(api.media.record(server, id), Err(Error::NotFound))
+        && let Ok(server) = ServerName::parse(server)
+    {
+        api.elsewhere.media(&server, id, patience_ms).await?;
+    }
+    let patience = Duration::from_millis(patience_ms);
+    Ok(tokio::select! {
         record = api.media.record_within(server, id, patience) => record,
         () = api.stopping.cancelled() => api.media.record(server, id),
-    }
+    }?)
 }
 
 pub(super) async fn download(
@@ -80,6 +90,14 @@ pub(super) async fn open_download_named(
     file(&api, &server, &id, Some(name), &patience, &headers, Audience::Anyone).await
 }
 
+/// A file of another server is not for who asks another server for it.
+fn local(api: &Api, server: &str, allowed: Option<bool>) -> Result<(), ApiError> {
+    if allowed == Some(false) && server != api.rooms.server_name().as_str() {
+        return Err(ApiError::not_found("the file is of another server"));
+    }
+    Ok(())
+}
+
 async fn file(
     api: &Api,
     server: &str,
@@ -89,6 +107,7 @@ async fn file(
     headers: &HeaderMap,
     audience: Audience,
 ) -> Sent {
+    local(api, server, patience.allow_remote)?;
     let record = record(api, server, id, patience.timeout_ms).await?;
     let part = Part {
         etag: id.to_owned(),

@@ -6,42 +6,12 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
-use postern_media::Media;
+use postern_media::{Media, disposition};
 use std::{ops::Range, sync::Arc};
 
 /// What the specification has servers send with files, so that a browser runs nothing in them.
 const POLICY: &str = "sandbox; default-src 'none'; script-src 'none'; plugin-types application/pdf; \
                       style-src 'unsafe-inline'; object-src 'self';";
-
-/// Types a browser may show in place (specification: serving inline content).
-const INLINE: [&str; 26] = [
-    "text/css",
-    "text/plain",
-    "text/csv",
-    "application/json",
-    "application/ld+json",
-    "image/jpeg",
-    "image/gif",
-    "image/png",
-    "image/apng",
-    "image/webp",
-    "image/avif",
-    "video/mp4",
-    "video/webm",
-    "video/ogg",
-    "video/quicktime",
-    "audio/mp4",
-    "audio/webm",
-    "audio/aac",
-    "audio/mpeg",
-    "audio/ogg",
-    "audio/wave",
-    "audio/wav",
-    "audio/x-wav",
-    "audio/x-pn-wav",
-    "audio/flac",
-    "audio/x-flac",
-];
 
 /// Where the bytes come from.
 pub(super) enum Content {
@@ -180,45 +150,6 @@ fn parse_range(text: &str, size: u64) -> Wanted {
         },
         _ => Wanted::All,
     }
-}
-
-/// `Content-Disposition` (RFC 6266). A name that not every client reads alike in quotes comes in the form of RFC 8187.
-fn disposition(content_type: &str, name: Option<&str>) -> HeaderValue {
-    let kind = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    // Of several types in one header browsers take the last.
-    let one_type = !content_type.contains(',');
-    let place = if one_type && INLINE.contains(&kind.as_str()) { "inline" } else { "attachment" };
-    let text = match name.filter(|name| !name.is_empty()) {
-        None => place.to_owned(),
-        Some(name) if name.bytes().all(is_token) => format!("{place}; filename={name}"),
-        Some(name) if name.bytes().all(may_be_quoted) => format!("{place}; filename=\"{name}\""),
-        Some(name) => format!("{place}; filename*=utf-8''{}", percent_encoded(name)),
-    };
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("attachment"))
-}
-
-/// Percent signs are left out: some clients take them for an encoding.
-const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'!' | b'#' | b'$' | b'&' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
-}
-
-const fn may_be_quoted(byte: u8) -> bool {
-    (byte == b' ' || byte.is_ascii_graphic()) && !matches!(byte, b'"' | b'\\' | b'%')
-}
-
-fn percent_encoded(name: &str) -> String {
-    use std::fmt::Write;
-    let mut encoded = String::with_capacity(name.len() * 3);
-    for byte in name.bytes() {
-        if is_token(byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::{
 use axum::{Json, Router, extract::State, routing::get};
 use postern_config::Who;
 use postern_rooms::{PublicRooms, Walk};
-use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId};
+use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, ServerName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -33,9 +33,16 @@ pub fn routes() -> Router<Api> {
 }
 
 async fn resolve_alias(State(api): State<Api>, Params(alias): Params<OwnedRoomAliasId>) -> Answer {
+    if alias.server_name() != api.rooms.server_name() {
+        let (room, servers) = api.elsewhere.alias(&alias).await?;
+        return Ok(Json(json!({ "room_id": room, "servers": servers })));
+    }
     let room = api.rooms.resolve_alias(&alias)?;
     let room = room.ok_or_else(|| ApiError::not_found(format!("the alias {alias} does not exist")))?;
-    Ok(Json(json!({ "room_id": api.rooms.room_id(room)?, "servers": [api.rooms.server_name()] })))
+    let mut servers = vec![api.rooms.server_name().to_owned()];
+    servers
+        .extend(api.rooms.servers_in(room)?.into_iter().filter(|server| server != api.rooms.server_name()));
+    Ok(Json(json!({ "room_id": api.rooms.room_id(room)?, "servers": servers })))
 }
 
 #[derive(Debug, Deserialize)]
@@ -160,7 +167,7 @@ struct ListingQuery {
 
 async fn public_rooms(State(api): State<Api>, _: MaybeCaller, Query(query): Query<ListingQuery>) -> Answer {
     let ListingQuery { limit, since, server } = query;
-    answer(&api, Listing { limit, since, server, filter: ListingFilter::default() })
+    answer(&api, Listing { limit, since, server, filter: ListingFilter::default() }).await
 }
 
 async fn search_public_rooms(
@@ -170,34 +177,41 @@ async fn search_public_rooms(
     Body(mut request): Body<Listing>,
 ) -> Answer {
     request.server = query.server.or(request.server);
-    answer(&api, request)
+    answer(&api, request).await
 }
 
-fn answer(api: &Api, request: Listing) -> Answer {
-    if request.server.as_deref().is_some_and(|server| server != api.rooms.server_name().as_str()) {
-        return Err(ApiError::not_found("the directory of that server cannot be reached"));
+async fn answer(api: &Api, request: Listing) -> Answer {
+    if let Some(server) =
+        request.server.as_deref().filter(|server| *server != api.rooms.server_name().as_str())
+    {
+        let server = ServerName::parse(server).map_err(|error| ApiError::invalid_param(error.to_string()))?;
+        let mut asked = json!({});
+        for (name, value) in [
+            ("limit", request.limit.map(Value::from)),
+            ("since", request.since.map(Value::from)),
+            ("filter", request.filter.as_value()),
+        ] {
+            if let Some(value) = value {
+                asked[name] = value;
+            }
+        }
+        return Ok(Json(api.elsewhere.public_rooms(&server, asked).await?));
     }
-    let skip: usize = match request.since.as_deref() {
-        None | Some("") => 0,
-        Some(token) => token
-            .strip_prefix('p')
-            .and_then(|skip| skip.parse().ok())
-            .ok_or_else(|| ApiError::invalid_param("since is no token of this server"))?,
-    };
-    let limit = usize::try_from(request.limit.unwrap_or(100).clamp(1, 500)).unwrap_or(100);
     let query = PublicRooms { term: request.filter.generic_search_term, types: request.filter.room_types };
-    let all = api.rooms.public_rooms(&query)?;
-    let total = all.len();
-    let chunk: Vec<_> = all.into_iter().skip(skip).take(limit).collect();
-    let mut body = json!({ "total_room_count_estimate": total });
-    if skip + chunk.len() < total {
-        body["next_batch"] = format!("p{}", skip + chunk.len()).into();
+    Ok(Json(api.rooms.public_page(&query, request.since.as_deref(), request.limit)?))
+}
+
+impl ListingFilter {
+    fn as_value(&self) -> Option<Value> {
+        let mut filter = serde_json::Map::new();
+        if let Some(term) = &self.generic_search_term {
+            filter.insert("generic_search_term".to_owned(), term.as_str().into());
+        }
+        if let Some(types) = &self.room_types {
+            filter.insert("room_types".to_owned(), json!(types));
+        }
+        (!filter.is_empty()).then_some(Value::Object(filter))
     }
-    if skip > 0 {
-        body["prev_batch"] = format!("p{}", skip.saturating_sub(limit)).into();
-    }
-    body["chunk"] = json!(chunk);
-    Ok(Json(body))
 }
 
 #[derive(Debug, Deserialize)]

@@ -10,7 +10,6 @@
 //! kept short: the latest event of each room tells it what to fetch. EDUs replace each other while they wait.
 
 mod due;
-#[cfg_attr(not(test), expect(dead_code, reason = "EDUs about devices come"))]
 mod edu;
 mod follow;
 mod pace;
@@ -20,7 +19,6 @@ mod residents;
 #[cfg(test)]
 mod tests;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "EDUs about devices come"))]
 pub(crate) use edu::{edu, edu_for_all};
 pub(crate) use pace::Pace;
 

@@ -1,7 +1,7 @@
 //! Pages of a timeline.
 
 use super::Viewer;
-use crate::{Error, Event, rooms::Rooms};
+use crate::{Asking, Error, Event, rooms::Rooms};
 use postern_graph::{
     Pos, RoomNum, Seq,
     schema::{EventRecords, Timeline},
@@ -102,6 +102,16 @@ impl Rooms {
         stretch: Stretch,
         wanted: impl Fn(&Event) -> bool,
     ) -> Result<Page, Error> {
+        self.page_of(room, stretch, |event| Ok(wanted(event) && self.may_see(viewer, event)?))
+    }
+
+    /// The events of a stretch that `wanted` lets through.
+    fn page_of(
+        &self,
+        room: RoomNum,
+        stretch: Stretch,
+        wanted: impl Fn(&Event) -> Result<bool, Error>,
+    ) -> Result<Page, Error> {
         let Stretch { from, until, direction, limit } = stretch;
         // What is not yet durable does not exist for the outside.
         let durable = Pos::at(self.graph.durable());
@@ -128,7 +138,7 @@ impl Rooms {
             }
             let event = self.event(num)?;
             last = pos;
-            if wanted(&event) && self.may_see(viewer, &event)? {
+            if wanted(&event)? {
                 events.push(event);
             }
         }
@@ -175,6 +185,26 @@ impl Rooms {
         ts: u64,
         direction: Direction,
     ) -> Result<Option<Arc<Event>>, Error> {
+        self.event_near(room, ts, direction, |event| self.may_see(viewer, event))
+    }
+
+    /// The same for a server that is in the room.
+    pub fn event_at_for_server(
+        &self,
+        asking: Asking<'_>,
+        ts: u64,
+        direction: Direction,
+    ) -> Result<Option<Arc<Event>>, Error> {
+        self.event_near(asking.room, ts, direction, |event| Ok(event.record.is_visible()))
+    }
+
+    fn event_near(
+        &self,
+        room: RoomNum,
+        ts: u64,
+        direction: Direction,
+        may_see: impl Fn(&Event) -> Result<bool, Error>,
+    ) -> Result<Option<Arc<Event>>, Error> {
         // The order of arrival is nearly that of the clocks: find the place by halving, then look around it.
         let at = |pos: Pos| -> Result<Option<(Pos, u64)>, Error> {
             let found = self.graph.scan::<Timeline, _>(&(room,)).from(&(room, pos)).first()?;
@@ -198,7 +228,7 @@ impl Rooms {
             Direction::Backwards => event.origin_server_ts() <= ts,
         };
         let stretch = Stretch { from: TimelineToken(side), until: None, direction, limit: AT_TIME };
-        let page = self.page(room, viewer, stretch, fits)?;
+        let page = self.page_of(room, stretch, |event| Ok(fits(event) && may_see(event)?))?;
         Ok(page
             .events
             .into_iter()

@@ -1,0 +1,258 @@
+//! Files between servers: giving own ones, fetching others' (specification: content repository over federation).
+
+use crate::{
+    Error, Federation, Opened, PeerError,
+    gaps::enc,
+    origin::{Origin, Query},
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderValue, header},
+    response::Response,
+    routing::get,
+};
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use multer::Multipart;
+use postern_media::{Error as MediaError, Method, Size};
+use postern_web::ApiError;
+use ruma::ServerName;
+use serde::Deserialize;
+use std::time::Duration;
+
+/// The longest a file of this server is waited for that is still being uploaded, milliseconds.
+const PATIENCE_MS: u64 = 60_000;
+/// How long a file may take to come, beside its first byte.
+const TRANSFER: Duration = Duration::from_secs(600);
+
+pub(crate) fn routes() -> Router<Federation> {
+    let base = "/_matrix/federation/v1/media";
+    Router::new()
+        .route(&format!("{base}/download/{{id}}"), get(download))
+        .route(&format!("{base}/thumbnail/{{id}}"), get(thumbnail))
+}
+
+#[derive(Debug, Deserialize)]
+struct Patience {
+    timeout_ms: Option<u64>,
+}
+
+fn patience(timeout_ms: Option<u64>) -> Duration {
+    Duration::from_millis(timeout_ms.unwrap_or(20_000).min(PATIENCE_MS))
+}
+
+async fn download(
+    State(federation): State<Federation>,
+    _: Origin,
+    Path(id): Path<String>,
+    Query(query): Query<Patience>,
+) -> Result<Response, ApiError> {
+    let media = &federation.0.media;
+    let own = federation.0.rooms.server_name().as_str();
+    let record = media.record_within(own, &id, patience(query.timeout_ms)).await?;
+    let content_type = record.content_type.as_deref().unwrap_or("application/octet-stream");
+    let disposition = postern_media::disposition(content_type, record.file_name.as_deref());
+    let pieces =
+        stream::iter(media.read(own, &id, 0..record.size).map(|piece| piece.map_err(std::io::Error::other)));
+    Ok(mixed(content_type, &disposition, pieces))
+}
+
+#[derive(Debug, Deserialize)]
+struct Thumbnail {
+    width: Option<u32>,
+    height: Option<u32>,
+    method: Option<String>,
+    timeout_ms: Option<u64>,
+}
+
+async fn thumbnail(
+    State(federation): State<Federation>,
+    _: Origin,
+    Path(id): Path<String>,
+    Query(query): Query<Thumbnail>,
+) -> Result<Response, ApiError> {
+    let method = match query.method.as_deref() {
+        None | Some("scale") => Method::Scale,
+        Some("crop") => Method::Crop,
+        Some(_) => return Err(ApiError::invalid_param("method is crop or scale")),
+    };
+    let (Some(width), Some(height)) = (query.width, query.height) else {
+        return Err(ApiError::missing_param("a thumbnail has a width and a height"));
+    };
+    let own = federation.0.rooms.server_name().as_str();
+    let record = federation.0.media.record_within(own, &id, patience(query.timeout_ms)).await?;
+    let made = federation.0.media.thumbnail(own, &id, &record, Size { width, height, method }).await?;
+    let bytes = stream::iter([Ok::<_, std::io::Error>(made.bytes)]);
+    Ok(mixed(made.content_type, "inline", bytes))
+}
+
+/// The two parts of an answer with a file: what is said about it, which is nothing yet, and its bytes.
+fn mixed(
+    content_type: &str,
+    disposition: &str,
+    bytes: impl futures::Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
+) -> Response {
+    let boundary = format!("postern-{:032x}", rand::random::<u128>());
+    // What was stored as a type may not end the header it stands in.
+    let clean = |text: &str| text.chars().filter(|letter| !letter.is_control()).collect::<String>();
+    let head = format!(
+        "--{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}\r\n--{boundary}\r\nContent-Type: {}\r\n\
+         Content-Disposition: {}\r\n\r\n",
+        clean(content_type),
+        clean(disposition)
+    );
+    let (head, tail) = (Bytes::from(head), Bytes::from(format!("\r\n--{boundary}--\r\n")));
+    let body = stream::iter([Ok(head)]).chain(bytes).chain(stream::iter([Ok(tail)]));
+    let mut response = Response::new(Body::from_stream(body));
+    let value = HeaderValue::from_str(&format!("multipart/mixed; boundary={boundary}"));
+    let value = value.unwrap_or(HeaderValue::from_static("multipart/mixed"));
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}
+
+impl Federation {
+    /// Fetches a file of another server into the media of this one, once for all who ask at the same time.
+    ///
+    /// # Errors
+    /// What the other server says, or [`MediaError::TooLarge`].
+    pub(crate) async fn fetch_file(
+        &self,
+        server: &ServerName,
+        id: &str,
+        timeout_ms: u64,
+    ) -> Result<(), Error> {
+        let key = (server.to_owned(), id.to_owned());
+        let turn = self.0.fetching.entry(key.clone()).or_default().clone();
+        let fetched = {
+            let _turn = turn.lock().await;
+            match self.0.media.record(server.as_str(), id) {
+                Ok(_) => Ok(()),
+                Err(MediaError::NotFound) => {
+                    let fetching = self.fetch_once(server, id, timeout_ms);
+                    tokio::time::timeout(TRANSFER, fetching).await.unwrap_or_else(|_| {
+                        Err(PeerError::Unreachable("the file took too long".to_owned()).into())
+                    })
+                }
+                Err(error) => Err(error.into()),
+            }
+        };
+        drop(turn);
+        self.0.fetching.remove_if(&key, |_, turn| std::sync::Arc::strong_count(turn) == 1);
+        fetched
+    }
+
+    async fn fetch_once(&self, server: &ServerName, id: &str, timeout_ms: u64) -> Result<(), Error> {
+        // An id that is none is refused before anybody is asked.
+        let mut copy = self.0.media.begin_copy(server.as_str(), id)?;
+        let patience = Duration::from_millis(timeout_ms.min(PATIENCE_MS)) + Duration::from_secs(5);
+        let path = format!("/_matrix/federation/v1/media/download/{}?timeout_ms={timeout_ms}", enc(id));
+        let opened = match self.0.peers.open(server, &path, patience).await {
+            Ok(opened) => Part::of_multipart(self, opened, patience).await?,
+            Err(PeerError::Refused { errcode, status, .. })
+                if errcode == "M_UNRECOGNIZED" || status == http::StatusCode::METHOD_NOT_ALLOWED =>
+            {
+                // A server from before files were authenticated.
+                let path = format!(
+                    "/_matrix/media/v3/download/{}/{}?allow_remote=false&timeout_ms={timeout_ms}",
+                    enc(server.as_str()),
+                    enc(id)
+                );
+                Part::of_plain(self.0.peers.open(server, &path, patience).await?)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Part { content_type, name, mut bytes } = opened;
+        while let Some(piece) = bytes.next().await {
+            copy.push(&piece?)?;
+        }
+        copy.finish(content_type, name).await?;
+        Ok(())
+    }
+}
+
+/// A file as it comes.
+struct Part {
+    content_type: Option<String>,
+    name: Option<String>,
+    bytes: stream::BoxStream<'static, Result<Bytes, PeerError>>,
+}
+
+impl Part {
+    fn of_plain(opened: Opened) -> Self {
+        let text = |name| opened.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let content_type = text(header::CONTENT_TYPE).map(str::to_owned);
+        let name = text(header::CONTENT_DISPOSITION).and_then(file_name);
+        Self { content_type, name, bytes: opened.body }
+    }
+
+    /// The second part of an answer in two, or what stands where that part says.
+    async fn of_multipart(
+        federation: &Federation,
+        opened: Opened,
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        let bad = |why: &dyn std::fmt::Display| PeerError::BadAnswer(format!("the file: {why}"));
+        let content_type = opened.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let boundary = content_type
+            .and_then(|value| value.split(';').find_map(|part| part.trim().strip_prefix("boundary=")))
+            .map(|boundary| boundary.trim_matches('"').to_owned())
+            .filter(|boundary| !boundary.is_empty() && boundary.len() <= 70)
+            .ok_or_else(|| bad(&"the answer has no parts"))?;
+        let mut parts = Multipart::new(opened.body, boundary);
+        parts.next_field().await.map_err(|error| bad(&error))?.ok_or_else(|| bad(&"a part is missing"))?;
+        let file = parts
+            .next_field()
+            .await
+            .map_err(|error| bad(&error))?
+            .ok_or_else(|| bad(&"a part is missing"))?;
+        let headers = file.headers().clone();
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        if let Some(location) = text(header::LOCATION) {
+            return Ok(Self::of_plain(federation.0.peers.open_location(location, patience).await?));
+        }
+        let (content_type, name) = (
+            text(header::CONTENT_TYPE).map(str::to_owned),
+            text(header::CONTENT_DISPOSITION).and_then(file_name),
+        );
+        let bytes = file.map(|piece| piece.map_err(|error| PeerError::BadAnswer(error.to_string()))).boxed();
+        Ok(Self { content_type, name, bytes })
+    }
+}
+
+/// The file name of a `Content-Disposition` (RFC 6266): the extended form goes before the plain one.
+fn file_name(disposition: &str) -> Option<String> {
+    let (mut plain, mut extended) = (None, None);
+    for part in disposition.split(';').map(str::trim) {
+        let Some((name, value)) = part.split_once('=') else { continue };
+        match name.trim().to_ascii_lowercase().as_str() {
+            "filename" => plain = Some(value.trim().trim_matches('"').replace("\\\"", "\"")),
+            "filename*" => {
+                let encoded =
+                    value.trim().strip_prefix("utf-8''").or_else(|| value.trim().strip_prefix("UTF-8''"));
+                extended = encoded.and_then(|encoded| {
+                    percent_encoding::percent_decode_str(encoded)
+                        .decode_utf8()
+                        .ok()
+                        .map(|name| name.into_owned())
+                });
+            }
+            _ => {}
+        }
+    }
+    extended.or(plain).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_file_is_read_in_both_forms() {
+        assert_eq!(file_name("inline; filename=\"a b.txt\"").as_deref(), Some("a b.txt"));
+        assert_eq!(file_name("attachment; filename=x.png").as_deref(), Some("x.png"));
+        assert_eq!(file_name("inline; filename=\"x\"; filename*=utf-8''%F0%9F%90%94").as_deref(), Some("🐔"));
+        assert_eq!(file_name("inline"), None);
+    }
+}
