@@ -82,7 +82,17 @@ impl Federation {
             Err(RoomsError::MissingEvents(_)) => {}
             other => return Ok(other?),
         }
-        self.fill(place, &pdu).await?;
+        let (prev, auth) = references(&pdu)?;
+        let mut behind = false;
+        for id in &prev {
+            behind = behind || !rooms.is_in_graph(id)?;
+        }
+        if behind {
+            self.fill(place, &pdu).await?;
+        }
+        if !rooms.unknown_events(&auth)?.is_empty() {
+            self.fetch_auth(place, pdu.id()).await?;
+        }
         match rooms.receive(place.room, pdu.clone(), &[]).await {
             Err(RoomsError::MissingEvents(_)) => self.take_after_gap(place, pdu).await,
             other => Ok(other?),

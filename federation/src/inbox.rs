@@ -15,9 +15,9 @@ use axum::{
 };
 use dashmap::DashSet;
 use postern_graph::{RoomNum, schema::ReceivedTransactions};
-use postern_rooms::{Error as RoomsError, Verified, Waiting, now_ms};
+use postern_rooms::{Error as RoomsError, MembershipKind, Verified, Waiting, now_ms};
 use postern_web::{Answer, ApiError};
-use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, RoomId, ServerName};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Map, json, value::RawValue};
 use std::{sync::Arc, time::Duration};
@@ -82,6 +82,14 @@ async fn send(
     let mut results = Map::new();
     let mut staged = Vec::new();
     for pdu in &transaction.pdus {
+        match federation.noted_outside(&origin, pdu).await {
+            Ok(Some(id)) => {
+                results.insert(id, json!({}));
+                continue;
+            }
+            Ok(None) => {}
+            Err(why) => tracing::info!(%origin, %why, "what happens to an invite is not taken"),
+        }
         match federation.admit(&origin, pdu).await {
             Ok((room, pdu)) => {
                 results.insert(pdu.id().to_string(), json!({}));
@@ -145,6 +153,43 @@ impl Federation {
         }
         let verified = self.verify(&version, pdu).await.map_err(named)?;
         Ok((room, verified))
+    }
+
+    /// Takes the event by which an invite or a knock of a local user ends, in a room this server is not in. Its id, if it
+    /// is such an event.
+    async fn noted_outside(&self, origin: &ServerName, pdu: &RawValue) -> Result<Option<String>, Error> {
+        let rooms = &self.0.rooms;
+        let pdu = verify::parse(pdu)?;
+        let text = |name: &str| pdu.get(name).and_then(CanonicalJsonValue::as_str);
+        let Some(user) = text("state_key").and_then(|user| UserId::parse(user).ok()) else { return Ok(None) };
+        let (Some(room_id), Some("m.room.member")) = (room_of(&pdu), text("type")) else { return Ok(None) };
+        let ends = pdu
+            .get("content")
+            .and_then(CanonicalJsonValue::as_object)
+            .and_then(|content| content.get("membership"))
+            .and_then(CanonicalJsonValue::as_str)
+            .is_some_and(|membership| matches!(membership, "leave" | "ban"));
+        let by_origin = text("sender")
+            .and_then(|sender| UserId::parse(sender).ok())
+            .is_some_and(|sender| sender.server_name() == origin);
+        if !ends || !by_origin || !rooms.is_local(&user) {
+            return Ok(None);
+        }
+        let (Some(room), Some(number)) = (rooms.room(&room_id)?, rooms.user(&user)?) else { return Ok(None) };
+        if rooms.is_resident(room)? {
+            return Ok(None);
+        }
+        let waits = rooms.member(room, number)?.is_some_and(|membership| {
+            matches!(membership.kind, MembershipKind::Invite | MembershipKind::Knock)
+        });
+        if !waits {
+            return Ok(None);
+        }
+        let version = rooms.version_of(room)?;
+        let event = self.verify(&version, pdu).await?;
+        let id = event.id().to_string();
+        rooms.note_membership(&room_id, event, &[]).await?;
+        Ok(Some(id))
     }
 
     /// Takes the events that wait in a room, unless that is being done.

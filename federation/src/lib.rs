@@ -138,6 +138,13 @@ impl Federation {
             .merge(key_server::routes())
             .merge(lookups::open_routes())
             .merge(of_servers)
+            .method_not_allowed_fallback(|| async {
+                postern_web::ApiError::new(
+                    http::StatusCode::METHOD_NOT_ALLOWED,
+                    "M_UNRECOGNIZED",
+                    "this endpoint has no such method",
+                )
+            })
             .layer(DefaultBodyLimit::max(self.0.config.federation.max_request_body_bytes))
             .with_state(self.clone())
     }

@@ -307,7 +307,8 @@ fn populate(batch: &mut Batch<'_>, creator: &UserId, request: &CreateRoom) -> Re
         ("m.room.history_visibility", json!({ "history_visibility": "shared" })),
         ("m.room.guest_access", json!({ "guest_access": guests })),
     ] {
-        if !state(event_type) {
+        // That guests may not join needs no event to say so.
+        if !state(event_type) && content["guest_access"] != "forbidden" {
             batch.add(creator, &Draft::state(event_type, "", &content)?)?;
         }
     }

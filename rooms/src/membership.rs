@@ -80,7 +80,8 @@ impl Rooms {
     pub fn needs_help_to_join(&self, room: RoomNum, user: &UserId) -> Result<bool, Error> {
         let batch = self.batch(room)?;
         let before = batch.state("m.room.member", user.as_str())?.and_then(|event| event.membership());
-        Ok(matches!(admission(&batch, user, before)?, Admission::Unknown | Admission::NobodyMay))
+        let elsewhere = self.servers_in(room)?.iter().any(|server| server != self.server_name());
+        Ok(elsewhere && matches!(admission(&batch, user, before)?, Admission::Unknown | Admission::NobodyMay))
     }
 
     /// Forgets a room one has left: its history up to now is no longer shown to the user.
@@ -284,9 +285,10 @@ pub(crate) fn admission(
     let named = allowed
         .filter(|entry| entry.get("type").and_then(Value::as_str) == Some("m.room_membership"))
         .filter_map(|entry| <&RoomId>::try_from(entry.get("room_id")?.as_str()?).ok());
-    let (mut entitled, mut known) = (false, false);
+    let (mut entitled, mut known, mut any) = (false, false, false);
     let number = batch.rooms.user(user)?;
     for room in named.take(limits::ALLOWING_ROOMS) {
+        any = true;
         let Some(room) = batch.rooms.room(room)? else { continue };
         if !batch.rooms.is_resident(room)? {
             continue;
@@ -297,7 +299,7 @@ pub(crate) fn admission(
         }
     }
     if !entitled {
-        return Ok(if known { Admission::NotEntitled } else { Admission::Unknown });
+        return Ok(if known || !any { Admission::NotEntitled } else { Admission::Unknown });
     }
     let levels = batch.power_levels()?;
     let mut candidates: Vec<OwnedUserId> = Vec::new();

@@ -1,6 +1,6 @@
 //! What a server is sent.
 
-use super::residents::was_in;
+use super::residents::{waiting_outside, was_in};
 use crate::Error;
 use postern_rooms::{Event, Rooms};
 use ruma::{ServerName, UserId, events::TimelineEventType};
@@ -16,7 +16,11 @@ pub(super) fn release(
     destination: &ServerName,
     event: &Event,
 ) -> Result<Option<Box<RawValue>>, Error> {
-    if !event.record.is_visible() || !was_in(rooms, destination, event)? {
+    if !event.record.is_visible() {
+        return Ok(None);
+    }
+    let waits = waiting_outside(rooms, event)?.is_some_and(|server| server == destination);
+    if !waits && !was_in(rooms, destination, event)? {
         return Ok(None);
     }
     let own = *event.kind() == TimelineEventType::RoomMember

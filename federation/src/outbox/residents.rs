@@ -37,6 +37,16 @@ pub(super) fn around(rooms: &Rooms, event: &Event) -> Result<BTreeSet<OwnedServe
     Ok(servers)
 }
 
+/// The server of the user whose invite or knock an event ends: it has to hear of that, though it is not in the room.
+pub(super) fn waiting_outside(rooms: &Rooms, event: &Event) -> Result<Option<OwnedServerName>, Error> {
+    let Some(MembershipKind::Leave | MembershipKind::Ban) = event.membership() else { return Ok(None) };
+    let Some(user) = event.state_key().and_then(|user| UserId::parse(user).ok()) else { return Ok(None) };
+    let before = rooms.state_in(event.record.state_before, "m.room.member", user.as_str())?;
+    let waited = before.and_then(|event| event.membership());
+    Ok(matches!(waited, Some(MembershipKind::Invite | MembershipKind::Knock))
+        .then(|| user.server_name().to_owned()))
+}
+
 /// Whether a server had joined users in the room of an event, in the state before it or in the one after it.
 pub(super) fn was_in(rooms: &Rooms, server: &ServerName, event: &Event) -> Result<bool, Error> {
     let (mut counts, mut at) = now(rooms, event.record.room, Some(server))?;
