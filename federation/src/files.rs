@@ -151,7 +151,9 @@ impl Federation {
         let opened = match self.0.peers.open(server, &path, patience).await {
             Ok(opened) => Part::of_multipart(self, opened, patience).await?,
             Err(PeerError::Refused { errcode, status, .. })
-                if errcode == "M_UNRECOGNIZED" || status == http::StatusCode::METHOD_NOT_ALLOWED =>
+                if errcode == "M_UNRECOGNIZED"
+                    || (errcode == "M_UNKNOWN" && status == http::StatusCode::NOT_FOUND)
+                    || status == http::StatusCode::METHOD_NOT_ALLOWED =>
             {
                 // A server from before files were authenticated.
                 let path = format!(

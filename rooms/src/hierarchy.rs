@@ -1,32 +1,10 @@
 //! Spaces and the rooms in them (specification: spaces).
 
-use crate::{Error, Event, directory::Summary, limits, rooms::Rooms, view::Viewer};
+use crate::{Error, Event, rooms::Rooms};
 use postern_graph::RoomNum;
 use ruma::RoomId;
 use serde_json::{Value, json, value::RawValue};
-use std::{cmp::Ordering, collections::HashSet, sync::Arc};
-
-/// A room of a hierarchy: what is said of it, and the links to its children.
-#[derive(Debug)]
-pub struct Node {
-    /// The room.
-    pub summary: Summary,
-    /// Its `m.space.child` events, in the order of the specification.
-    pub children: Vec<Value>,
-}
-
-/// Which part of a hierarchy.
-#[derive(Debug, Clone, Copy)]
-pub struct Walk {
-    /// Only children that the space suggests.
-    pub suggested_only: bool,
-    /// How deep, if bounded.
-    pub max_depth: Option<usize>,
-    /// Rooms passed over first.
-    pub skip: usize,
-    /// Rooms at most.
-    pub limit: usize,
-}
+use std::{cmp::Ordering, sync::Arc};
 
 /// The children of a space.
 #[derive(Debug, Default)]
@@ -46,59 +24,6 @@ struct Child {
 }
 
 impl Rooms {
-    /// The rooms of a space, depth first, as `viewer` may see them; and whether there are more.
-    ///
-    /// # Errors
-    /// [`Error::Forbidden`] if the viewer may not see the space itself.
-    pub fn hierarchy(
-        &self,
-        root: RoomNum,
-        viewer: &Viewer<'_>,
-        walk: Walk,
-    ) -> Result<(Vec<Node>, bool), Error> {
-        if !self.may_see_summary(root, Some(viewer.user))? {
-            return Err(Error::forbidden("you may not see this space"));
-        }
-        let mut nodes = Vec::new();
-        let mut seen = HashSet::from([root]);
-        let mut stack = vec![(root, 0_usize)];
-        let mut passed = 0;
-        while let Some((room, depth)) = stack.pop() {
-            let summary = self.summary(room)?;
-            let is_space = summary.listing.room_type.as_deref() == Some("m.space");
-            let mut children = if is_space { self.children_of(room)? } else { Vec::new() };
-            if walk.suggested_only {
-                children.retain(|child| suggested(&child.event));
-            }
-            passed += 1;
-            if passed > walk.skip {
-                if nodes.len() == walk.limit {
-                    return Ok((nodes, true));
-                }
-                let links = children.iter().map(|child| link(&child.event)).collect();
-                nodes.push(Node { summary, children: links });
-            }
-            if passed > limits::HIERARCHY_ROOMS || walk.max_depth.is_some_and(|most| depth >= most) {
-                continue;
-            }
-            for child in children.into_iter().rev() {
-                if let Some(room) = child.room
-                    && !seen.contains(&room)
-                    && self.may_see_summary(room, Some(viewer.user))?
-                {
-                    stack.push((room, depth + 1));
-                }
-            }
-            // A room linked twice is shown where it comes first.
-            while let Some((room, _)) = stack.last()
-                && !seen.insert(*room)
-            {
-                stack.pop();
-            }
-        }
-        Ok((nodes, false))
-    }
-
     /// The children of a space as its state says: those known here, in their order, and the links to all of them.
     pub fn space(&self, room: RoomNum, suggested_only: bool) -> Result<Space, Error> {
         let mut space = Space::default();

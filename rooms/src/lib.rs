@@ -39,7 +39,7 @@ pub use directory::{Listing, PublicRooms, Summary};
 pub use effects::Relation;
 pub use error::Error;
 pub use event::Event;
-pub use hierarchy::{Node, Space, Walk};
+pub use hierarchy::Space;
 pub use membership::MembershipChange;
 pub use postern_graph::event::MembershipKind;
 pub use receipts::{ReceiptKind, RemoteReceipt, UserReceipt};

@@ -16,8 +16,6 @@ pub const AUTH_WALK: usize = 100_000;
 pub const HIDDEN_WALK: usize = 1_000;
 /// Public rooms looked at for one listing.
 pub const PUBLIC_ROOMS: usize = 10_000;
-/// Rooms visited for one request for a hierarchy.
-pub const HIERARCHY_ROOMS: usize = 5_000;
 /// Users considered for one search of the user directory.
 pub const VISIBLE_USERS: usize = 100_000;
 /// Rooms whose member counts are kept in memory.

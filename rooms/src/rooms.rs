@@ -483,8 +483,12 @@ impl Rooms {
     }
 
     fn check_redaction(&self, batch: &Batch<'_>, sender: &UserId, target: &EventId) -> Result<(), Error> {
-        let target = self
-            .event_by_id(target)?
+        let found = self.event_by_id(target)?;
+        if found.is_none() && self.servers_in(batch.room)?.iter().any(|server| server != self.server_name()) {
+            // It may be elsewhere: the redaction takes effect wherever the event is, and here if it comes.
+            return Ok(());
+        }
+        let target = found
             .filter(|target| target.room_id == *batch.room_id())
             .ok_or_else(|| Error::not_found("the event to redact is not in this room"))?;
         if *target.kind() == ruma::events::TimelineEventType::RoomCreate {

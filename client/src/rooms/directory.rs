@@ -3,18 +3,22 @@
 use crate::{
     Api,
     http::{Answer, ApiError, Body, Caller, MaybeCaller, Params, Query, done},
-    rooms::{membership::resolve, room_num, viewer},
+    rooms::{
+        hierarchy::{self, Walk},
+        membership::resolve,
+        room_num,
+    },
 };
 use axum::{Json, Router, extract::State, routing::get};
 use postern_config::Who;
-use postern_rooms::{PublicRooms, Walk};
+use postern_rooms::PublicRooms;
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, ServerName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 pub fn routes() -> Router<Api> {
     let mut router = Router::new()
-        .route("/_matrix/client/v1/rooms/{room}/hierarchy", get(hierarchy))
+        .route("/_matrix/client/v1/rooms/{room}/hierarchy", get(space))
         .route("/_matrix/client/v1/room_summary/{room}", get(summary))
         .route("/_matrix/client/unstable/im.nheko.summary/summary/{room}", get(summary))
         .route("/_matrix/client/unstable/im.nheko.summary/rooms/{room}/summary", get(summary));
@@ -223,13 +227,12 @@ struct Hierarchy {
     from: Option<String>,
 }
 
-async fn hierarchy(
+async fn space(
     State(api): State<Api>,
     Caller(session): Caller,
     Params(room): Params<OwnedRoomId>,
     Query(query): Query<Hierarchy>,
 ) -> Answer {
-    let room = room_num(&api, &room)?;
     // A token holds what the walk depends on: going on with other conditions would skip rooms.
     let conditions = format!("{}_{}", query.suggested_only, query.max_depth.map_or(-1, u64::cast_signed));
     let skip = match &query.from {
@@ -248,13 +251,7 @@ async fn hierarchy(
         skip,
         limit,
     };
-    let (nodes, more) = api.rooms.hierarchy(room, &viewer(&session), walk)?;
-    let mut rooms = Vec::with_capacity(nodes.len());
-    for node in nodes {
-        let mut room = json!(node.summary);
-        room["children_state"] = node.children.into();
-        rooms.push(room);
-    }
+    let (rooms, more) = hierarchy::walk(&api, &session, room, walk).await?;
     let mut body = json!({});
     if more {
         body["next_batch"] = format!("h{}_{conditions}", skip + rooms.len()).into();

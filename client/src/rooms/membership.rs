@@ -124,7 +124,11 @@ async fn join(
         }
     }
     if api.rooms.needs_help_to_join(number, &session.user_id)? {
-        return join_elsewhere(&api, &session, &room, &via, body, reason).await;
+        match join_elsewhere(&api, &session, &room, &via, body.clone(), reason.clone()).await {
+            Ok(answer) => return Ok(answer),
+            // What the rules here say is then the better answer.
+            Err(error) => tracing::debug!(error = error.message(), "nobody else lets the user in"),
+        }
     }
     let change =
         MembershipChange { extra: body, ..MembershipChange::to(MembershipKind::Join) }.because(reason);

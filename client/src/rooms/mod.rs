@@ -3,6 +3,7 @@
 mod create;
 mod directory;
 mod ephemeral;
+mod hierarchy;
 mod membership;
 mod reading;
 mod relations;

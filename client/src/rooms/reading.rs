@@ -57,10 +57,26 @@ async fn at_time(
     Params(room): Params<OwnedRoomId>,
     Query(query): Query<AtTime>,
 ) -> Answer {
-    let room = room_num(&api, &room)?;
+    let number = room_num(&api, &room)?;
     let viewer = viewer(&session);
-    api.rooms.readable_state(room, &viewer)?;
-    let found = api.rooms.event_at(room, &viewer, query.ts, parse_direction(&query.dir)?)?;
+    api.rooms.readable_state(number, &viewer)?;
+    let direction = parse_direction(&query.dir)?;
+    let found = api.rooms.event_at(number, &viewer, query.ts, direction)?;
+    let member = api.rooms.is_joined(number, session.user)?;
+    if member && api.rooms.has_history_elsewhere(number)? {
+        // What is nearer may lie in the history that is not here.
+        let asked = api
+            .elsewhere
+            .nearest_event(&room, query.ts, direction == postern_rooms::view::Direction::Forwards)
+            .await;
+        if let Ok((id, ts)) = asked
+            && found
+                .as_ref()
+                .is_none_or(|here| ts.abs_diff(query.ts) < here.origin_server_ts().abs_diff(query.ts))
+        {
+            return Ok(Json(json!({ "event_id": id, "origin_server_ts": ts })));
+        }
+    }
     let event = found.ok_or_else(|| ApiError::not_found("there is no event on that side of that time"))?;
     Ok(Json(json!({ "event_id": event.id, "origin_server_ts": event.origin_server_ts() })))
 }

@@ -355,6 +355,10 @@ fn nobody() -> Error {
 
 /// Of two failures the one that says more: a refusal says more than silence.
 fn worse(last: Error, next: Error) -> Error {
-    let silent = |error: &Error| matches!(error, Error::Peer(peer) if peer.is_transient());
-    if silent(&next) && !silent(&last) { last } else { next }
+    let says = |error: &Error| match error {
+        Error::Peer(PeerError::Refused { status, .. }) if *status == http::StatusCode::FORBIDDEN => 2,
+        Error::Peer(peer) if peer.is_transient() => 0,
+        _ => 1,
+    };
+    if says(&next) < says(&last) { last } else { next }
 }
