@@ -79,6 +79,7 @@ pub struct Api {
 impl Api {
     /// The API over these parts.
     #[must_use]
+    #[allow(clippy::too_many_arguments, reason = "one place puts the parts together")]
     pub fn new(
         config: Arc<Config>,
         graph: Arc<Graph>,

@@ -37,8 +37,8 @@ sections! {
         client: Vec<SocketAddr> = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8008))];
         /// Addresses for clients with TLS.
         client_tls: Vec<SocketAddr> = Vec::new();
-        /// Addresses for other servers, without TLS: behind a reverse proxy that terminates it. (The addresses for
-        /// clients serve other servers too.)
+        /// Addresses for other servers, without TLS: behind a reverse proxy that terminates it. The addresses for
+        /// clients serve other servers too.
         federation: Vec<SocketAddr> = Vec::new();
         /// Addresses for other servers, with TLS. Without a delegation other servers come to port 8448.
         federation_tls: Vec<SocketAddr> = Vec::new();

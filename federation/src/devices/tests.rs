@@ -14,7 +14,7 @@ use postern_graph::{
     codec::Raw,
     event::{Membership, MembershipKind},
     log::LogEntry,
-    schema::{EduOutbox, Members, Memberships, RemoteToDevice, RoomServers},
+    schema::{Members, Memberships, OutboxEdus, OutboxLatest, RemoteToDevice, RoomServers},
 };
 use postern_media::Media;
 use postern_rooms::{CreateRoom, Preset, Rooms};
@@ -141,10 +141,14 @@ impl World {
     fn sent(&self) -> Vec<(String, Value)> {
         let mut commit = self.graph().begin();
         let mut sent = Vec::new();
-        for entry in self.graph().scan::<EduOutbox, _>(&()).iter() {
-            let (key, Raw(edu)) = entry.unwrap();
-            sent.push((key.0.clone(), serde_json::from_slice(&edu).unwrap()));
-            commit.delete::<EduOutbox>(&key);
+        for entry in self.graph().scan::<OutboxEdus, _>(&()).iter() {
+            let (key, (kind, Raw(edu))) = entry.unwrap();
+            let server = self.graph().name(NameKind::Server, key.0.0).unwrap();
+            // One that is not the latest of its kind is outdated.
+            if self.graph().get::<OutboxLatest>(&(key.0, kind)).unwrap() == Some((key.1, key.2)) {
+                sent.push((server.to_string(), serde_json::from_slice(&edu).unwrap()));
+            }
+            commit.delete::<OutboxEdus>(&key);
         }
         self.graph().commit(commit).unwrap();
         sent
@@ -324,7 +328,7 @@ async fn a_message_of_another_server_is_delivered_once() {
 async fn the_follower_tells_servers_hands_messages_over_and_stops_following() {
     let world = World::new().await;
     world.bob(MembershipKind::Join).await;
-    let following = tokio::spawn(world.federation.clone().follow_devices());
+    let following = tokio::spawn(device_updates::follow(world.federation.clone()));
     let until = async |done: &dyn Fn() -> bool| {
         for _ in 0..500 {
             if done() {
@@ -337,7 +341,7 @@ async fn the_follower_tells_servers_hands_messages_over_and_stops_following() {
     let cursor = || world.graph().scan::<postern_graph::schema::Cursors, _>(&()).first().unwrap();
     until(&|| cursor().is_some()).await;
     world.device("SECOND", keys(&alice(), "SECOND")).await;
-    until(&|| world.graph().scan::<EduOutbox, _>(&()).iter().count() == 2).await;
+    until(&|| world.graph().scan::<OutboxEdus, _>(&()).iter().count() == 2).await;
     world.sent();
     let messages = BTreeMap::from([(
         bob(),
@@ -349,7 +353,7 @@ async fn the_follower_tells_servers_hands_messages_over_and_stops_following() {
         let users = &world.federation.0.users;
         users.send_to_device(&alice(), "my.type", &messages, Some(txn)).await.unwrap();
     }
-    until(&|| world.graph().scan::<EduOutbox, _>(&()).iter().count() == 1).await;
+    until(&|| world.graph().scan::<OutboxEdus, _>(&()).iter().count() == 1).await;
     let (server, mut edu) = world.sent().remove(0);
     assert_eq!((server.as_str(), &edu["edu_type"]), ("other", &json!("m.direct_to_device")));
     assert_eq!(edu["content"]["message_id"].take().as_str().unwrap().len(), 32);
