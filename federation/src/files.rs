@@ -150,10 +150,9 @@ impl Federation {
         let path = format!("/_matrix/federation/v1/media/download/{}?timeout_ms={timeout_ms}", enc(id));
         let opened = match self.0.peers.open(server, &path, patience).await {
             Ok(opened) => Part::of_multipart(self, opened, patience).await?,
-            Err(PeerError::Refused { errcode, status, .. })
-                if errcode == "M_UNRECOGNIZED"
-                    || (errcode == "M_UNKNOWN" && status == http::StatusCode::NOT_FOUND)
-                    || status == http::StatusCode::METHOD_NOT_ALLOWED =>
+            // What answers with no Matrix error does not know the endpoint.
+            Err(PeerError::Refused { errcode, message, .. })
+                if errcode == "M_UNRECOGNIZED" || message.is_empty() =>
             {
                 // A server from before files were authenticated.
                 let path = format!(

@@ -169,20 +169,23 @@ impl Federation {
             .and_then(|content| content.get("membership"))
             .and_then(CanonicalJsonValue::as_str)
             .is_some_and(|membership| matches!(membership, "leave" | "ban"));
-        let by_origin = text("sender")
-            .and_then(|sender| UserId::parse(sender).ok())
-            .is_some_and(|sender| sender.server_name() == origin);
-        if !ends || !by_origin || !rooms.is_local(&user) {
+        let Some(sender) = text("sender").and_then(|sender| UserId::parse(sender).ok()) else {
+            return Ok(None);
+        };
+        if !ends || sender.server_name() != origin || !rooms.is_local(&user) {
             return Ok(None);
         }
         let (Some(room), Some(number)) = (rooms.room(&room_id)?, rooms.user(&user)?) else { return Ok(None) };
         if rooms.is_resident(room)? {
             return Ok(None);
         }
-        let waits = rooms.member(room, number)?.is_some_and(|membership| {
-            matches!(membership.kind, MembershipKind::Invite | MembershipKind::Knock)
-        });
-        if !waits {
+        let ends_it = match rooms.member(room, number)? {
+            // Who else may take an invite back cannot be told without the room's state.
+            Some(now) if now.kind == MembershipKind::Invite => rooms.user_id(now.sender)? == sender,
+            Some(now) => now.kind == MembershipKind::Knock,
+            None => false,
+        };
+        if !ends_it {
             return Ok(None);
         }
         let version = rooms.version_of(room)?;

@@ -30,7 +30,8 @@ pub(crate) struct Query {
     device_keys: KeyQuery,
 }
 
-/// `POST /user/keys/query`. Users the asking server has nothing to do with are left out, as those who are not there.
+/// `POST /user/keys/query`. Of users here anybody's keys are told, as those of users one shares no room with have to be known
+/// before one invites them to an encrypted room; the list of devices as such is not.
 pub(crate) async fn query(
     State(federation): State<Federation>,
     Origin(origin): Origin,
@@ -38,8 +39,9 @@ pub(crate) async fn query(
 ) -> Answer {
     check_amount(request.device_keys.values().map(Vec::len))?;
     let mut found = QueriedKeys::default();
+    tracing::debug!(%origin, users = request.device_keys.len(), "keys are asked for");
     for (user, devices) in &request.device_keys {
-        if federation.may_know_devices(&origin, user)? {
+        if federation.0.users.is_active(user)? {
             told_keys(&federation, user)?.add_to(&mut found, user, devices);
         }
     }

@@ -293,7 +293,10 @@ impl Federation {
             }
             ways.extend(self.servers_shown(number)?);
         }
-        ways.extend(room.server_name().map(ToOwned::to_owned));
+        // Who names servers means these.
+        if via.is_empty() {
+            ways.extend(room.server_name().map(ToOwned::to_owned));
+        }
         let mut seen = HashSet::new();
         ways.retain(|server| server != rooms.server_name() && seen.insert(server.clone()));
         ways.truncate(SERVERS_TRIED);
@@ -350,7 +353,7 @@ fn raw(json: &str) -> Result<Box<RawValue>, Error> {
 }
 
 fn nobody() -> Error {
-    PeerError::Unreachable("no server that is in the room is known".to_owned()).into()
+    RoomsError::NotFound("no server that is in the room is known".to_owned()).into()
 }
 
 /// Of two failures the one that says more: a refusal says more than silence.
@@ -358,6 +361,7 @@ fn worse(last: Error, next: Error) -> Error {
     let says = |error: &Error| match error {
         Error::Peer(PeerError::Refused { status, .. }) if *status == http::StatusCode::FORBIDDEN => 2,
         Error::Peer(peer) if peer.is_transient() => 0,
+        Error::Rooms(RoomsError::NotFound(_)) => 0,
         _ => 1,
     };
     if says(&next) < says(&last) { last } else { next }

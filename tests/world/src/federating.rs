@@ -75,6 +75,7 @@ impl Server {
         let (authority, certificate, key) =
             (path(&certificates.authority), path(&certificates.certificate), path(&certificates.key));
         let mut all = vec![
+            ("federation.enabled", "true"),
             ("server.name", name.as_str()),
             ("listeners.federation_tls", name.as_str()),
             ("listeners.tls_certificate_file", certificate.as_str()),

@@ -39,6 +39,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("rate_limits.enabled", "false"),
     ("database.cache_mebibytes", "8"),
     ("limits.drain_seconds", "2"),
+    // Names of other servers in these tests are nobody's.
+    ("federation.enabled", "false"),
     ("log.level", "warn"),
 ];
 
