@@ -144,6 +144,9 @@ impl Federation {
     }
 
     async fn fetch_once(&self, server: &ServerName, id: &str, timeout_ms: u64) -> Result<(), Error> {
+        if !self.0.peers.allowed(server) {
+            return Err(MediaError::NotFound.into());
+        }
         // An id that is none is refused before anybody is asked.
         let mut copy = self.0.media.begin_copy(server.as_str(), id)?;
         let patience = Duration::from_millis(timeout_ms.min(PATIENCE_MS)) + Duration::from_secs(5);
