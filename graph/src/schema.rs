@@ -212,6 +212,10 @@ families! {
     /// Dehydrated devices (MSC3814).
     Dehydrated = "dehydrated": (UserNum,) => Json<Value>, Kind::Small;
 
+    // ---- other servers (federation/) --------------------------------------------------------------------------
+    /// Signing keys of other servers: (server, key id). Written by federation when it learns of one.
+    ServerKeys = "server_key": (String, String) => Json<Value>, Kind::Small;
+
     // ---- media (media/) --------------------------------------------------------------------------------------
     /// Media: (server name, media id). Under an empty server name: ids and uploads whose file is not there yet. Written
     /// by media.
