@@ -74,18 +74,13 @@ impl Backoff {
     pub fn failed(&self, server: &ServerName, leave: Leave, after: Option<Duration>) {
         let Ok(entry) =
             self.known.get_or_insert_with(server, || Ok::<_, std::convert::Infallible>(Arc::default()));
-        let now = Instant::now();
         let mut state = lock(&entry);
-        if state.failures != leave.0 {
-            return;
+        if state.failures == leave.0 {
+            // Between three and five quarters of a pause.
+            let spread = rand::rng().random_range(0.75..1.25);
+            state.fail(Instant::now(), (self.min, self.max), spread, after);
+            tracing::debug!(%server, failures = state.failures, "a server is left alone for a while");
         }
-        let pause = self.min.saturating_mul(1 << state.failures.min(20)).min(self.max);
-        state.failures = state.failures.saturating_add(1);
-        state.failed = Some(now);
-        // Between three and five quarters of it.
-        let spread = pause.mul_f64(rand::rng().random_range(0.75..1.25));
-        state.until = Some(now + after.map_or(spread, |after| after.min(self.max)));
-        tracing::debug!(%server, failures = state.failures, ?spread, "a server is left alone for a while");
     }
 
     /// A server answered.
@@ -100,15 +95,29 @@ impl Backoff {
     /// asked once for a shortest pause at most, and its failures are not forgotten.
     pub fn alive(&self, server: &ServerName) {
         let Some(entry) = self.known.get(server) else { return };
-        {
-            let mut state = lock(&entry);
-            let soonest = state.failed.map(|failed| failed + self.min);
-            if state.until <= soonest {
-                return;
-            }
-            state.until = soonest;
+        if lock(&entry).hasten(self.min) {
+            entry.changed.notify_waiters();
         }
-        entry.changed.notify_waiters();
+    }
+}
+
+impl State {
+    fn fail(&mut self, now: Instant, bounds: (Duration, Duration), spread: f64, after: Option<Duration>) {
+        let (min, max) = bounds;
+        let pause = min.saturating_mul(1 << self.failures.min(20)).min(max).mul_f64(spread);
+        self.failures = self.failures.saturating_add(1);
+        self.failed = Some(now);
+        self.until = Some(now + after.map_or(pause, |after| after.min(max)));
+    }
+
+    /// Lets the pause end a shortest one after the failure; whether that is sooner than it would have been.
+    fn hasten(&mut self, min: Duration) -> bool {
+        let soonest = self.failed.map(|failed| failed + min);
+        let sooner = soonest < self.until;
+        if sooner {
+            self.until = soonest;
+        }
+        sooner
     }
 }
 
@@ -122,30 +131,39 @@ mod tests {
     use ruma::server_name;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const BOUNDS: (Duration, Duration) = (SECOND, Duration::from_secs(100));
 
-    fn backoff() -> Backoff {
-        Backoff::new(SECOND, SECOND * 100)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn pauses_get_longer_up_to_the_longest() {
-        let (backoff, server) = (backoff(), server_name!("a.test"));
-        let mut pauses = Vec::new();
-        for _ in 0..12 {
-            backoff.failed(server, backoff.leave(server).unwrap(), None);
-            let begin = Instant::now();
-            backoff.until_leave(server).await;
-            pauses.push(begin.elapsed().as_secs_f64());
+    #[test]
+    fn pauses_get_longer_up_to_the_longest_and_a_server_that_says_when_is_believed() {
+        let now = Instant::now();
+        let mut state = State::default();
+        for seconds in [1, 2, 4, 8, 16, 32, 64, 100, 100] {
+            state.fail(now, BOUNDS, 1.0, None);
+            assert_eq!(state.until, Some(now + SECOND * seconds));
         }
-        for (n, pause) in pauses.iter().enumerate() {
-            let exact = f64::from(1_u32 << n).min(100.0);
-            assert!((exact * 0.74..exact * 1.26).contains(pause), "{n}: {pauses:?}");
+        state.fail(now, BOUNDS, 0.5, None);
+        assert_eq!(state.until, Some(now + SECOND * 50));
+        for (said, seconds) in [(7, 7), (1_000, 100)] {
+            state.fail(now, BOUNDS, 1.0, Some(SECOND * said));
+            assert_eq!(state.until, Some(now + SECOND * seconds));
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[test]
+    fn a_server_that_calls_is_asked_again_but_not_at_every_call() {
+        let now = Instant::now();
+        let mut state = State { failures: 6, ..State::default() };
+        state.fail(now, BOUNDS, 1.0, None);
+        assert!(state.hasten(SECOND));
+        assert_eq!((state.until, state.failures), (Some(now + SECOND), 7));
+        assert!(!state.hasten(SECOND));
+        assert!(!State::default().hasten(SECOND));
+    }
+
+    #[tokio::test]
     async fn requests_under_way_together_count_once_and_a_success_ends_it() {
-        let (backoff, server) = (backoff(), server_name!("a.test"));
+        let backoff = Backoff::new(SECOND, SECOND * 100);
+        let server = server_name!("a.test");
         let together = [backoff.leave(server).unwrap(), backoff.leave(server).unwrap()];
         for leave in together {
             backoff.failed(server, leave, None);
@@ -157,35 +175,26 @@ mod tests {
         assert!(backoff.leave(server).is_some());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_calls_is_asked_again_but_not_at_every_call() {
-        let (backoff, server) = (Arc::new(backoff()), server_name!("a.test"));
-        for _ in 0..6 {
+    #[tokio::test]
+    async fn who_waits_is_woken_by_a_success_and_by_a_call() {
+        let milli = Duration::from_millis(1);
+        for success in [true, false] {
+            let backoff = Arc::new(Backoff::new(milli, SECOND * 1_000));
+            let server = server_name!("a.test");
+            backoff.failed(server, backoff.leave(server).unwrap(), Some(SECOND * 1_000));
+            let waiting = tokio::spawn({
+                let backoff = backoff.clone();
+                async move { backoff.until_leave(server).await }
+            });
+            tokio::time::sleep(milli * 10).await;
+            assert!(!waiting.is_finished());
+            if success {
+                backoff.succeeded(server)
+            } else {
+                backoff.alive(server)
+            }
+            waiting.await.unwrap();
             backoff.until_leave(server).await;
-            backoff.failed(server, backoff.leave(server).unwrap(), None);
         }
-        let waiting = tokio::spawn({
-            let backoff = backoff.clone();
-            async move { backoff.until_leave(server).await }
-        });
-        tokio::time::sleep(SECOND * 2).await;
-        assert!(!waiting.is_finished());
-        backoff.alive(server);
-        waiting.await.unwrap();
-        backoff.failed(server, backoff.leave(server).unwrap(), None);
-        backoff.alive(server);
-        assert!(backoff.leave(server).is_none());
-        tokio::time::advance(SECOND).await;
-        assert!(backoff.leave(server).is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_server_that_says_when_is_believed() {
-        let (backoff, server) = (backoff(), server_name!("a.test"));
-        backoff.failed(server, backoff.leave(server).unwrap(), Some(SECOND * 7));
-        tokio::time::advance(SECOND * 6).await;
-        assert!(backoff.leave(server).is_none());
-        tokio::time::advance(SECOND).await;
-        assert!(backoff.leave(server).is_some());
     }
 }

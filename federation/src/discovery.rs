@@ -115,6 +115,26 @@ struct Memory {
     failures: u32,
 }
 
+impl Memory {
+    fn is_due(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until <= now)
+    }
+
+    fn learn(&mut self, said: Option<Delegated>, now: Instant) {
+        if let Some(Delegated { to, holds }) = said {
+            *self = Self { to: Some(to), until: Some(now + holds), failures: 0 };
+            return;
+        }
+        let pause = FAILED.saturating_mul(1 << self.failures.min(16)).min(FAILED_AT_MOST);
+        self.until = Some(now + pause);
+        self.failures = self.failures.saturating_add(1);
+        // One that fails for good has taken the file away.
+        if pause == FAILED_AT_MOST {
+            self.to = None;
+        }
+    }
+}
+
 /// Delegations of servers.
 #[derive(Debug)]
 pub struct Discovery {
@@ -137,24 +157,13 @@ impl Discovery {
             return Authority { name: server.to_owned() };
         }
         let host = server.host();
-        let memory = self.memory.get_or_insert_with(host, || Ok::<_, std::convert::Infallible>(Arc::default()));
+        let memory =
+            self.memory.get_or_insert_with(host, || Ok::<_, std::convert::Infallible>(Arc::default()));
         let Ok(memory) = memory;
         let mut memory = memory.lock().await;
-        if memory.until.is_none_or(|until| until <= Instant::now()) {
-            match self.well_known.fetch(host).await {
-                Some(Delegated { to, holds }) => {
-                    *memory = Memory { to: Some(to), until: Some(Instant::now() + holds), failures: 0 };
-                }
-                None => {
-                    let pause = FAILED.saturating_mul(1 << memory.failures.min(16)).min(FAILED_AT_MOST);
-                    memory.until = Some(Instant::now() + pause);
-                    memory.failures = memory.failures.saturating_add(1);
-                    // One that fails for good has taken the file away.
-                    if pause == FAILED_AT_MOST {
-                        memory.to = None;
-                    }
-                }
-            }
+        if memory.is_due(Instant::now()) {
+            let said = self.well_known.fetch(host).await;
+            memory.learn(said, Instant::now());
         }
         Authority { name: memory.to.clone().unwrap_or_else(|| server.to_owned()) }
     }

@@ -70,8 +70,7 @@ fn absolute(name: &str) -> String {
 impl Dns for System {
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
         async move {
-            let found =
-                self.resolver.lookup_ip(absolute(host)).await.map_err(|error| error.to_string())?;
+            let found = self.resolver.lookup_ip(absolute(host)).await.map_err(|error| error.to_string())?;
             Ok(found.iter().collect())
         }
         .boxed()
@@ -135,7 +134,8 @@ mod tests {
     #[test]
     fn services_are_tried_by_priority_and_each_once() {
         for _ in 0..200 {
-            let given = vec![service(20, 5), service(10, 0), service(10, 90), service(10, 10), service(20, 0)];
+            let given =
+                vec![service(20, 5), service(10, 0), service(10, 90), service(10, 10), service(20, 0)];
             let ordered = in_order(given.clone());
             let priorities: Vec<u16> = ordered.iter().map(|service| service.priority).collect();
             assert_eq!(priorities, [10, 10, 10, 20, 20]);

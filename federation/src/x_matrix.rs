@@ -54,7 +54,9 @@ impl XMatrix {
                 return Err("a parameter of X-Matrix occurs twice");
             }
         }
-        let name = |text: String| ServerName::parse(text).map_err(|_| "X-Matrix has something that is no server name");
+        let name = |text: String| {
+            ServerName::parse(text).map_err(|_| "X-Matrix has something that is no server name")
+        };
         Ok(Self {
             origin: name(origin.ok_or("X-Matrix has no origin")?)?,
             destination: destination.map(name).transpose()?,
@@ -91,7 +93,11 @@ fn take_value(text: &str) -> Result<(String, &str), &'static str> {
 /// After a value there is nothing, or a comma.
 fn ended(rest: &str) -> Result<&str, &'static str> {
     let rest = rest.trim_start_matches([' ', '\t']);
-    if rest.is_empty() || rest.starts_with(',') { Ok(rest) } else { Err("X-Matrix needs commas between parameters") }
+    if rest.is_empty() || rest.starts_with(',') {
+        Ok(rest)
+    } else {
+        Err("X-Matrix needs commas between parameters")
+    }
 }
 
 #[cfg(test)]

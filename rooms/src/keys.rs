@@ -34,7 +34,9 @@ pub fn request_text(
         write_sorted(content, &mut text);
         text.push(',');
     }
-    for (name, value) in [("destination", destination.as_str()), ("method", method), ("origin", origin.as_str())] {
+    for (name, value) in
+        [("destination", destination.as_str()), ("method", method), ("origin", origin.as_str())]
+    {
         text.push_str(&format!("{}:{},", Value::from(name), Value::from(value)));
     }
     text.push_str(&format!("\"uri\":{}}}", Value::from(uri)));
@@ -257,7 +259,10 @@ mod tests {
         let text = |content: Option<Value>| {
             request_text(server_name!("a.test"), server_name!("b.test"), "PUT", "/x?y=%20", content.as_ref())
         };
-        assert_eq!(text(None), r#"{"destination":"b.test","method":"PUT","origin":"a.test","uri":"/x?y=%20"}"#);
+        assert_eq!(
+            text(None),
+            r#"{"destination":"b.test","method":"PUT","origin":"a.test","uri":"/x?y=%20"}"#
+        );
         assert_eq!(
             text(Some(json!({ "b": [1, "\u{1}é\n", null], "a": { "z": true, "y": 1.5 } }))),
             concat!(
@@ -291,7 +296,8 @@ mod tests {
     #[test]
     fn a_notary_signs_statements_about_keys_of_others_and_nothing_else() {
         let keys = vector_keys();
-        let said = json!({ "server_name": "other", "verify_keys": {}, "valid_until_ts": 1, "signatures": {} });
+        let said =
+            json!({ "server_name": "other", "verify_keys": {}, "valid_until_ts": 1, "signatures": {} });
         assert!(keys.countersign_server_keys(object(said.clone())).is_ok());
         for (field, value) in [("server_name", json!("domain")), ("type", json!("m.room.create"))] {
             let mut wrong = said.clone();

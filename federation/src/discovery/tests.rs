@@ -148,38 +148,41 @@ async fn both_families_are_tried_in_turn() {
     assert_eq!(shown, ["[2606::1]:5", "1.1.1.1:5", "1.1.1.2:5"]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_delegation_is_remembered_for_as_long_as_it_holds() {
-    let (discovery, answers) = discovery(&[delegated("a.test:1", 600), delegated("b.test:1", 600)]);
+#[tokio::test]
+async fn a_delegation_is_remembered_and_a_failure_is_until_the_server_is_heard_of() {
+    let (discovery, answers) = discovery(&[None, delegated("a.test:1", 600)]);
     let server = name("example.test");
     for _ in 0..3 {
-        assert_eq!(discovery.authority(&server).await.as_str(), "a.test:1");
+        assert_eq!(discovery.authority(&server).await.as_str(), "example.test");
     }
     assert_eq!(answers.1.lock().unwrap().len(), 1);
-    tokio::time::advance(Duration::from_secs(601)).await;
-    assert_eq!(discovery.authority(&server).await.as_str(), "b.test:1");
+    discovery.heard_of(&server);
+    for _ in 0..3 {
+        assert_eq!(discovery.authority(&server).await.as_str(), "a.test:1");
+        discovery.heard_of(&server);
+    }
+    assert_eq!(answers.1.lock().unwrap().len(), 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn failures_are_remembered_for_longer_and_longer_and_an_earlier_answer_stands_in() {
-    let (discovery, answers) = discovery(&[delegated("a.test:1", 600)]);
-    let server = name("example.test");
-    discovery.authority(&server).await;
-    tokio::time::advance(Duration::from_secs(601)).await;
-    let asked = || answers.1.lock().unwrap().len();
-    for (wait, times) in [(0, 2), (59, 2), (2, 3), (119, 3), (2, 4)] {
-        tokio::time::advance(Duration::from_secs(wait)).await;
-        assert_eq!(discovery.authority(&server).await.as_str(), "a.test:1");
-        assert_eq!(asked(), times);
+#[test]
+fn a_delegation_holds_for_its_time_and_failures_are_remembered_for_longer_and_longer() {
+    let begin = Instant::now();
+    let at = |seconds: u64| begin + Duration::from_secs(seconds);
+    let mut memory = Memory::default();
+    memory.learn(delegated("a.test:1", 600), begin);
+    assert!(!memory.is_due(at(599)) && memory.is_due(at(600)));
+    let mut now = 600;
+    for pause in [60, 120, 240, 480, 960, 1920] {
+        memory.learn(None, at(now));
+        assert!(!memory.is_due(at(now + pause - 1)) && memory.is_due(at(now + pause)), "{pause}");
+        assert!(memory.to.is_some(), "an earlier answer stands in");
+        now += pause;
     }
-    discovery.heard_of(&server);
-    discovery.authority(&server).await;
-    assert_eq!(asked(), 5);
-    for _ in 0..5 {
-        tokio::time::advance(FAILED_AT_MOST).await;
-        discovery.authority(&server).await;
+    for _ in 0..30 {
+        memory.learn(None, at(now));
+        assert!(!memory.is_due(at(now + 3599)) && memory.is_due(at(now + 3600)));
+        assert!(memory.to.is_none(), "it is gone for good");
     }
-    assert_eq!(discovery.authority(&server).await.as_str(), "example.test", "it is gone for good");
 }
 
 #[test]
@@ -202,7 +205,8 @@ fn an_answer_holds_as_long_as_it_says_within_bounds() {
 #[test]
 fn an_answer_that_makes_no_sense_is_none() {
     let headers = HeaderMap::new();
-    for body in ["", "[]", "{}", r#"{"m.server":1}"#, r#"{"m.server":""}"#, r#"{"m.server":"a b"}"#, "<html>"] {
+    for body in ["", "[]", "{}", r#"{"m.server":1}"#, r#"{"m.server":""}"#, r#"{"m.server":"a b"}"#, "<html>"]
+    {
         assert_eq!(read(StatusCode::OK, &headers, body.as_bytes()), None, "{body}");
     }
     assert_eq!(read(StatusCode::NOT_FOUND, &headers, br#"{"m.server":"a.test"}"#), None);
