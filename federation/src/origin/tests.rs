@@ -85,8 +85,7 @@ impl Scene {
         };
         let media = Arc::new(Media::new(here.clone(), own.as_str(), media));
         let stopping = CancellationToken::new();
-        let federation =
-            Federation::new(Arc::new(config), here, rooms, users, media, stopping).unwrap();
+        let federation = Federation::new(Arc::new(config), here, rooms, users, media, stopping).unwrap();
         let there = graph(directory.path(), "there");
         let there = Rooms::new(there, server_name!("there.test"), "12").unwrap();
         let scene = Self { federation, there, _directory: directory };
@@ -199,8 +198,7 @@ async fn a_body_means_one_thing_only() {
 
 #[tokio::test]
 async fn servers_this_one_does_not_speak_with_are_told_so() {
-    let patterns =
-        |text: &str| postern_config::ServerPattern::parse(text).into_iter().collect::<Vec<_>>();
+    let patterns = |text: &str| postern_config::ServerPattern::parse(text).into_iter().collect::<Vec<_>>();
     for (allowed, denied, status) in [
         (patterns("*.test"), patterns(""), 200),
         (patterns("*.test"), patterns("there.*"), 403),
