@@ -33,7 +33,8 @@ const ERROR_BYTES: usize = 64 << 10;
 /// What of an error's message is kept, characters.
 const MESSAGE: usize = 500;
 
-/// The other servers.
+/// The other servers. Patience with an answer begins when it is known where a server is: that takes up to ten seconds
+/// more, once, and is remembered.
 #[derive(Debug)]
 pub struct Peers {
     rooms: Arc<Rooms>,
@@ -176,8 +177,8 @@ impl Peers {
         patience: Duration,
     ) -> Result<Opened, PeerError> {
         let leave = self.leave(server)?;
-        let deadline = Instant::now() + patience;
         let request = self.request(server, Method::GET, path, None, true).await?;
+        let deadline = Instant::now() + patience;
         let url = Url::parse(&request.uri().to_string()).ok();
         let answer = self.connector.send(Way::Federation, request, deadline).await;
         let answer = self.noted(server, leave, answer)?;
@@ -228,8 +229,8 @@ impl Peers {
         if !self.allowed(server) {
             return Err(PeerError::NotAllowed(server.to_owned()));
         }
-        let deadline = Instant::now() + patience;
         let request = self.request(server, method, path, body, false).await?;
+        let deadline = Instant::now() + patience;
         let answer = self.connector.ask(Way::Federation, request, deadline, bound).await.map_err(broken)?;
         parsed(&answer)
     }
@@ -244,7 +245,6 @@ impl Peers {
         bound: usize,
     ) -> Result<A, PeerError> {
         let leave = self.leave(server)?;
-        let deadline = Instant::now() + patience;
         let mut content = body
             .map(serde_json::to_value)
             .transpose()
@@ -254,6 +254,7 @@ impl Peers {
             content = Some(json!({}));
         }
         let request = self.request(server, method, path, content.as_ref(), true).await?;
+        let deadline = Instant::now() + patience;
         let answer = self.connector.ask(Way::Federation, request, deadline, bound).await;
         parsed(&self.noted(server, leave, answer)?)
     }

@@ -16,7 +16,7 @@ const REDIRECTS: usize = 5;
 /// Largest answer, bytes: one short name stands in it.
 const BYTES: usize = 50 << 10;
 /// How long all of it may take. It stands before every first request to a server.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Asks over the web.
 #[derive(Debug)]
