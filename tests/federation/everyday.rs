@@ -88,7 +88,12 @@ fn keys_are_found_and_messages_reach_devices() {
     assert_eq!(bob.post("/_matrix/client/v3/keys/upload", upload).status(), 200);
     shared_room(&alice, &bob);
     let found = alice.post("/_matrix/client/v3/keys/query", json!({ "device_keys": { bob.id(): [] } }));
-    assert_eq!(found.body()["device_keys"][bob.id()][bob.device()]["user_id"], bob.id(), "{}", found.describe());
+    assert_eq!(
+        found.body()["device_keys"][bob.id()][bob.device()]["user_id"],
+        bob.id(),
+        "{}",
+        found.describe()
+    );
     let wanted = json!({ "one_time_keys": { bob.id(): { bob.device(): "signed_curve25519" } } });
     let claimed = alice.post("/_matrix/client/v3/keys/claim", wanted);
     assert!(claimed.body()["one_time_keys"][bob.id()][bob.device()]["signed_curve25519:AAAA"].is_object());
@@ -133,7 +138,8 @@ fn receipts_and_typing_are_seen_on_the_other_side() {
 fn a_server_that_a_room_denies_is_kept_out() {
     let (alice, bob) = couple();
     let room = alice.create_public_room();
-    let acl = json!({ "allow": ["*"], "deny": [bob.server_name().split(':').next()], "allow_ip_literals": true });
+    let acl =
+        json!({ "allow": ["*"], "deny": [bob.server_name().split(':').next()], "allow_ip_literals": true });
     alice.set_state(&room, "m.room.server_acl", "", acl);
     let path = format!("/_matrix/client/v3/join/{}?via={}", enc(&room), enc(alice.server_name()));
     // Both servers have one address, so the room's own is denied too: it does not ask itself.
@@ -144,7 +150,9 @@ fn a_server_that_a_room_denies_is_kept_out() {
 fn requests_that_no_server_signed_are_refused() {
     let (here, _) = servers();
     let anyone = here.anyone().loose();
-    for path in ["state/!room:x?event_id=$e", "event/$e", "make_join/!room:x/@a:y", "query/profile?user_id=@a:x"] {
+    for path in
+        ["state/!room:x?event_id=$e", "event/$e", "make_join/!room:x/@a:y", "query/profile?user_id=@a:x"]
+    {
         let answer = anyone.get(&format!("/_matrix/federation/v1/{path}"));
         assert_eq!(answer.status(), 401, "{path}: {}", answer.describe());
         assert_eq!(answer.body()["errcode"], "M_UNAUTHORIZED");
