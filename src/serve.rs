@@ -17,6 +17,7 @@ use postern_graph::Graph;
 use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::{Cost, Users};
+use postern_web::{Elsewhere, Nowhere};
 use ruma::ServerName;
 use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -54,7 +55,7 @@ pub enum Error {
     #[error(transparent)]
     Tls(#[from] tls::Error),
     /// Addresses for TLS are configured, but no certificate.
-    #[error("listeners.client_tls needs listeners.tls_certificate_file and listeners.tls_key_file")]
+    #[error("an address with TLS needs listeners.tls_certificate_file and listeners.tls_key_file")]
     NoCertificate,
     /// Metrics could not be set up.
     #[error("metrics: {0}")]
@@ -77,27 +78,21 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let (api, federation) = api(&config, &graph, &name, &stopping)?;
 
     // Addresses first: what cannot be listened on is said before anything is promised.
-    let mut listeners = Vec::new();
-    for address in &config.listeners.client {
-        listeners.push((bind(*address).await?, None));
-    }
     let tls = Tls::load(&config.listeners)?;
-    for address in &config.listeners.client_tls {
-        listeners.push((bind(*address).await?, Some(tls.clone().ok_or(Error::NoCertificate)?)));
-    }
-    for address in &config.listeners.federation {
-        listeners.push((bind(*address).await?, None));
-    }
-    for address in &config.listeners.federation_tls {
-        listeners.push((bind(*address).await?, Some(tls.clone().ok_or(Error::NoCertificate)?)));
-    }
-    let mut apis = postern_client::router(api.clone());
-    if config.federation.enabled {
-        apis = federation.router().merge(apis);
-    }
-    let router = with_layers(apis, &config).merge(health::routes(graph.clone(), stopping.clone()));
-    let server =
-        Arc::new(Server::new(router, &config.listeners.trusted_proxies, &config.limits, stopping.clone()));
+    let listeners = bind_all(&config.listeners.client, &config.listeners.client_tls, tls.as_ref()).await?;
+    let for_servers =
+        bind_all(&config.listeners.federation, &config.listeners.federation_tls, tls.as_ref()).await?;
+    // Other servers are answered where clients are, too: behind one proxy, as is usual.
+    let router = with_layers(postern_client::router(api.clone()).merge(federation.router()), &config)
+        .merge(health::routes(graph.clone(), stopping.clone()));
+    let server = |router| {
+        Arc::new(Server::new(router, &config.listeners.trusted_proxies, &config.limits, stopping.clone()))
+    };
+    let federating = server(with_layers(
+        federation.router().fallback(|| async { postern_client::http::ApiError::unrecognized() }),
+        &config,
+    ));
+    let server = server(router);
     let mut tasks = tokio::task::JoinSet::new();
     if !config.listeners.metrics.is_empty() {
         let metrics = observe::metrics(graph.clone())?;
@@ -114,6 +109,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     for (listener, tls) in listeners {
         tasks.spawn(server.clone().accept(listener, tls));
     }
+    for (listener, tls) in for_servers {
+        tasks.spawn(federating.clone().accept(listener, tls));
+    }
     tracing::info!(server_name = %name, addresses = addresses.join(" "), "ready");
     welcome(&api, addresses.first().map(String::as_str)).await?;
 
@@ -121,7 +119,8 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     tracing::info!("stopping");
     stopping.cancel();
     while tasks.join_next().await.is_some() {}
-    server.drain(Duration::from_secs(config.limits.drain_seconds)).await;
+    let patience = Duration::from_secs(config.limits.drain_seconds);
+    tokio::join!(server.drain(patience), federating.drain(patience));
     followers.stop().await;
     if let Some(sending) = sending {
         sending.stop().await;
@@ -174,7 +173,8 @@ fn api(
         media.clone(),
         stopping.clone(),
     )?;
-    let elsewhere = Arc::new(federation.clone());
+    let elsewhere: Arc<dyn Elsewhere> =
+        if config.federation.enabled { Arc::new(federation.clone()) } else { Arc::new(Nowhere) };
     let api = Api::new(
         config.clone(),
         graph.clone(),
@@ -215,6 +215,23 @@ fn with_layers(router: Router, config: &Config) -> Router {
                 &"a handler panicked",
             ))
         }))
+}
+
+/// Binds addresses without and with TLS.
+async fn bind_all(
+    plain: &[SocketAddr],
+    with_tls: &[SocketAddr],
+    tls: Option<&Arc<Tls>>,
+) -> Result<Vec<(TcpListener, Option<Arc<Tls>>)>, Error> {
+    let mut listeners = Vec::new();
+    for address in plain {
+        listeners.push((bind(*address).await?, None));
+    }
+    for address in with_tls {
+        let tls = tls.ok_or(Error::NoCertificate)?.clone();
+        listeners.push((bind(*address).await?, Some(tls)));
+    }
+    Ok(listeners)
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {

@@ -26,12 +26,21 @@ pub(crate) fn together(config: &Config, problems: &mut Vec<Problem>) {
             "an address with TLS needs a certificate and its key",
         );
     }
+    if !listeners.federation_tls.is_empty() && listeners.tls_certificate_file.is_none() {
+        conflict(
+            "listeners.federation_tls, listeners.tls_certificate_file",
+            "an address with TLS needs a certificate and its key",
+        );
+    }
     let mut seen = BTreeSet::new();
-    let addresses = listeners.client.iter().chain(&listeners.client_tls).chain(&listeners.metrics);
+    let for_clients = listeners.client.iter().chain(&listeners.client_tls);
+    let for_servers = listeners.federation.iter().chain(&listeners.federation_tls);
+    let addresses = for_clients.chain(for_servers).chain(&listeners.metrics);
     for address in addresses.filter(|address| address.port() != 0) {
         if !seen.insert(address) {
             conflict(
-                "listeners.client, listeners.client_tls, listeners.metrics",
+                "listeners.client, listeners.client_tls, listeners.federation, listeners.federation_tls, \
+                 listeners.metrics",
                 &format!("{address} is given more than once; each listener needs an address of its own"),
             );
         }
@@ -41,6 +50,19 @@ pub(crate) fn together(config: &Config, problems: &mut Vec<Problem>) {
         conflict(
             "passwords.argon2_memory_kibibytes, passwords.argon2_parallelism",
             "argon2 needs at least 8 kibibytes for each lane; give more memory or fewer lanes",
+        );
+    }
+    let federation = &config.federation;
+    if federation.client_certificate_file.is_some() != federation.client_key_file.is_some() {
+        conflict(
+            "federation.client_certificate_file, federation.client_key_file",
+            "only one of them is set; a certificate and its key belong together",
+        );
+    }
+    if federation.backoff_min_ms > federation.backoff_max_ms {
+        conflict(
+            "federation.backoff_min_ms, federation.backoff_max_ms",
+            "the shortest pause is longer than the longest",
         );
     }
 }

@@ -28,7 +28,9 @@ pub use layers::{ENVIRONMENT_PREFIX, Sources};
 pub use print::{manual, sample};
 pub use secret::{REDACTED, Secret};
 pub use sections::*;
-pub use types::{EncryptByDefault, LogFilter, LogFormat, RegistrationMode, RoomVersion, ServerName, Who};
+pub use types::{
+    EncryptByDefault, LogFilter, LogFormat, RegistrationMode, RoomVersion, ServerName, ServerPattern, Who,
+};
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,9 @@
 use crate::{
     declare::sections,
     secret::Secret,
-    types::{EncryptByDefault, LogFilter, LogFormat, RegistrationMode, RoomVersion, ServerName, Who},
+    types::{
+        EncryptByDefault, LogFilter, LogFormat, RegistrationMode, RoomVersion, ServerName, ServerPattern, Who,
+    },
     value::{between, positive_up_to},
 };
 use ipnet::IpNet;
@@ -33,15 +35,15 @@ sections! {
     /// The addresses the server listens on.
     listeners: Listeners {
         /// Addresses for clients, HTTP/1.1 and HTTP/2 without TLS. Behind a reverse proxy that
-        /// terminates TLS, or for trying the server out.
+        /// terminates TLS, or for trying the server out. Other servers are answered here too.
         client: Vec<SocketAddr> = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8008))];
-        /// Addresses for clients with TLS.
+        /// Addresses for clients with TLS. Other servers are answered here too.
         client_tls: Vec<SocketAddr> = Vec::new();
-        /// Addresses for other servers, without TLS: behind a reverse proxy that terminates it. The addresses for
-        /// clients serve other servers too.
+        /// Addresses for other servers only, without TLS: behind a reverse proxy that terminates it.
         federation: Vec<SocketAddr> = Vec::new();
-        /// Addresses for other servers, with TLS. Without a delegation other servers come to port 8448.
-        federation_tls: Vec<SocketAddr> = Vec::new();
+        /// Addresses for other servers only, with TLS. Servers look for a server at port 8448, unless its
+        /// name or `/.well-known/matrix/server` says otherwise.
+        federation_tls: Vec<SocketAddr> = Vec::new(), example "[\"0.0.0.0:8448\"]";
         /// The certificate chain, PEM. Read again on SIGHUP.
         tls_certificate_file: Option<PathBuf> = None, example "\"/etc/postern/tls/chain.pem\"";
         /// The certificate's private key, PEM. Read again on SIGHUP.
@@ -170,6 +172,40 @@ sections! {
         max_pending_uploads: usize = 10, check between(1, 10_000);
     }
 
+    /// What this server does with other Matrix servers.
+    federation: Federation {
+        /// Whether it speaks with other servers at all.
+        enabled: bool = true;
+        /// Where other servers find this one, a host with an optional port. Told in `/.well-known/matrix/server`,
+        /// which answers 404 while this is not set.
+        well_known_server: Option<ServerName> = None, example "\"matrix.example.org:443\"";
+        /// Servers this one speaks with; `*` stands for any characters, `?` for one. Empty: all.
+        allowed_servers: Vec<ServerPattern> = Vec::new(), example "[\"*.example.org\"]";
+        /// Servers this one does not speak with, also where `allowed_servers` has them.
+        denied_servers: Vec<ServerPattern> = Vec::new(), example "[\"evil.example.com\"]";
+        /// Servers that are asked for the keys of a server that cannot be asked itself. They are believed.
+        trusted_key_servers: Vec<ServerName> = Vec::new(), example "[\"matrix.org\"]";
+        /// Certificate authorities that are trusted beside those of the operating system, PEM.
+        certificate_authorities_file: Option<PathBuf> = None, example "\"/etc/postern/tls/authorities.pem\"";
+        /// A certificate chain this server shows to other servers that ask for one, PEM.
+        client_certificate_file: Option<PathBuf> = None, example "\"/etc/postern/tls/client.pem\"";
+        /// The private key of that certificate, PEM.
+        client_key_file: Option<PathBuf> = None, example "\"/etc/postern/tls/client-key.pem\"";
+        /// Networks that may be connected to though they are private, loopback or otherwise special. Without
+        /// them other servers' names that lead there lead nowhere.
+        allow_addresses: Vec<IpNet> = Vec::new(), example "[\"10.20.0.0/16\"]";
+        /// How long connecting to another server may take, with TLS, milliseconds.
+        connect_timeout_ms: u64 = 10_000, check between(100, 300_000);
+        /// How long an answer of another server is waited for, milliseconds. What takes long by nature, as
+        /// joining a large room, has longer.
+        request_timeout_ms: u64 = 30_000, check between(1_000, 600_000);
+        /// How long a server that could not be reached is left alone at first, milliseconds; then twice as
+        /// long each time. When it calls by itself it is tried again at once.
+        backoff_min_ms: u64 = 5_000, check between(10, 86_400_000);
+        /// How long a server that cannot be reached is left alone at most, milliseconds.
+        backoff_max_ms: u64 = 3_600_000, check between(10, 604_800_000);
+    }
+
     /// Rooms.
     rooms: Rooms {
         /// Version of new rooms whose creator does not ask for one.
@@ -183,46 +219,16 @@ sections! {
         encrypt_by_default: EncryptByDefault = EncryptByDefault::Off;
     }
 
-    /// Other servers, and how they are reached.
-    federation: Federation {
-        /// Whether this server has to do with others at all.
-        enabled: bool = true;
-        /// The servers there is federation with: names, in which `*` stands for any characters and `?` for one. None:
-        /// all servers.
-        allowed_servers: Vec<String> = Vec::new();
-        /// The servers there is none with, also if they are allowed above.
-        denied_servers: Vec<String> = Vec::new();
-        /// Addresses that may be connected to though they are not public: private networks, loopback.
-        allow_addresses: Vec<IpNet> = Vec::new();
-        /// Certificate authorities that are trusted beside those of the system, PEM.
-        certificate_authorities_file: Option<PathBuf> = None, example "\"/etc/postern/tls/authorities.pem\"";
-        /// The certificate this server shows to other servers, PEM.
-        client_certificate_file: Option<PathBuf> = None, example "\"/etc/postern/tls/client.pem\"";
-        /// The private key of that certificate, PEM.
-        client_key_file: Option<PathBuf> = None, example "\"/etc/postern/tls/client-key.pem\"";
-        /// Servers that are asked for the keys of servers that do not answer themselves.
-        trusted_key_servers: Vec<ServerName> = Vec::new();
-        /// Where other servers find this one: told in `/.well-known/matrix/server`, which answers 404 while this is
-        /// not set.
-        well_known_server: Option<ServerName> = None, example "\"matrix.example.org:443\"";
-        /// How long connecting to another server may take, milliseconds.
-        connect_timeout_ms: u64 = 10_000, check between(100, 600_000);
-        /// How long another server's answer is waited for, milliseconds.
-        request_timeout_ms: u64 = 30_000, check between(100, 600_000);
-        /// Largest body of a request of another server, bytes: a transaction has up to 50 events.
-        max_request_body_bytes: usize = 16 << 20, check between(1 << 20, 1 << 30);
-    }
-
     /// What users see of each other.
     users: Users {
         /// Whether users see who is online.
         presence: bool = true;
         /// Whether the user directory finds all users, or only those one shares a room with or who are in public rooms.
         directory_finds_all: bool = false;
-        /// Whether other servers are told the names users gave their devices.
-        device_names_over_federation: bool = false;
         /// Who may change their display name and avatar.
         profile_changes: Who = Who::Anyone;
+        /// Whether other servers are told the names users gave their devices.
+        device_names_over_federation: bool = false;
     }
 
     /// Application services (bridges, bots).

@@ -64,6 +64,64 @@ written_as_text!(
     |name| name.0.clone()
 );
 
+/// Names of servers: as in server ACLs, `*` stands for any number of characters and `?` for one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerPattern(String);
+
+impl ServerPattern {
+    /// The pattern, if a server name can match it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || b"-.:[]*?".contains(&b);
+        let length = 1..=ServerName::MAX_LENGTH;
+        (length.contains(&text.len()) && text.bytes().all(fits)).then(|| Self(text.to_ascii_lowercase()))
+    }
+
+    /// Whether it names this server: the name as a whole, or without its port.
+    #[must_use]
+    pub fn matches(&self, server: &str) -> bool {
+        let server = server.to_ascii_lowercase();
+        let host = match server.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => host,
+            _ => server.as_str(),
+        };
+        globbed(self.0.as_bytes(), server.as_bytes()) || globbed(self.0.as_bytes(), host.as_bytes())
+    }
+}
+
+/// Whether `text` is what `pattern` says. On a mismatch only the latest `*` takes one character more, so that the time
+/// is bounded by the product of both lengths.
+fn globbed(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(&byte) = text.get(t) {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&wanted) if wanted == b'?' || wanted == byte => {
+                p += 1;
+                t += 1;
+            }
+            _ => {
+                let Some((at, taken)) = star else { return false };
+                star = Some((at, taken + 1));
+                p = at + 1;
+                t = taken + 1;
+            }
+        }
+    }
+    pattern.get(p..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
+}
+
+written_as_text!(
+    ServerPattern,
+    "the name of a server, in which * and ? may stand for other characters, such as \"*.example.org\"",
+    ServerPattern::parse,
+    |pattern| pattern.0.clone()
+);
+
 /// A room version of the specification, 1 to 12.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoomVersion(&'static str);
@@ -197,5 +255,28 @@ one_of! {
         Anyone = "anyone",
         /// Administrators of the server only.
         Administrators = "administrators",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, server: &str) -> bool {
+        ServerPattern::parse(pattern).unwrap().matches(server)
+    }
+
+    #[test]
+    fn a_pattern_is_held_against_the_whole_name_with_and_without_its_port() {
+        assert!(matches("*", "a.example.org"));
+        assert!(matches("*.example.org", "a.b.EXAMPLE.org:8448"));
+        assert!(matches("a.example.org:8448", "a.example.org:8448"));
+        assert!(matches("a?.example.*", "a1.example.org"));
+        assert!(matches("[::1]", "[::1]:8448") && matches("[::1]", "[::1]"));
+        assert!(!matches("*.example.org", "example.org"));
+        assert!(!matches("example.org", "example.org.evil.test"));
+        assert!(!matches("a.example.org:8448", "a.example.org:443"));
+        assert!(!matches("a?.example.org", "a.example.org"));
+        assert!(!matches("*a*a*a*a*a*b", &"a".repeat(200)));
     }
 }

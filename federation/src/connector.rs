@@ -1,288 +1,428 @@
-//! The one way out: every connection to another machine is made here.
+//! The one way out: every HTTP request this server makes by itself goes through here.
 //!
-//! Addresses that are not for the public (loopback, private networks and the like) are refused unless the configuration
-//! allows them. The decision is made on the very address that is connected to, after names were resolved, so that a name
-//! cannot mean one address when it is checked and another when it is used.
+//! Connections go to public addresses only, and to those an administrator named. That is decided on the address which is
+//! connected to, after all names were looked up, so no name can lead anywhere else. TLS is always used, and the certificate
+//! has to be for the name in the `Host` header. Nothing is asked for compressed, so no answer can swell; redirects are not
+//! followed here. HTTP/2 is spoken where the other side can.
 
-use crate::{Error, PeerError};
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
-use ipnet::IpNet;
-use parking_lot::RwLock;
-use postern_config::Federation as Settings;
-use reqwest::{
-    Certificate, Client, Identity, Request, Response, Url,
-    dns::{Addrs, Name, Resolve, Resolving},
-    redirect::Policy,
+use crate::{
+    address::Guard,
+    discovery::{self, literal},
+    dns::Dns,
 };
+use bytes::{Bytes, BytesMut};
+use futures::{
+    Stream, StreamExt,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, BodyStream, Full};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{
+        Client,
+        connect::{Connected, Connection},
+    },
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+};
+use ruma::ServerName;
+use rustls::{ClientConfig, pki_types::ServerName as CertificateName};
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    fmt, io,
+    net::SocketAddr,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
+use tokio::{
+    net::TcpStream,
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// Idle connections kept to one server.
-const IDLE_CONNECTIONS: usize = 4;
-/// How long an idle connection is kept.
+/// How long a connection is kept that is not used.
 const IDLE: Duration = Duration::from_secs(60);
-/// Names that stand for another host's addresses (SRV records); beyond that the oldest answers are asked for again.
-const ALIASES: usize = 10_000;
+/// Connections to one host that are kept without being used.
+const IDLE_PER_HOST: usize = 4;
+/// How often a connection in use is probed (HTTP/2).
+const PROBE: Duration = Duration::from_secs(20);
+/// Largest header of an answer over HTTP/2, bytes.
+const HEADER_BYTES: u32 = 64 << 10;
+/// How long one address has before the next is tried beside it (RFC 8305).
+const HEAD_START: Duration = Duration::from_millis(250);
+/// Answers that may be larger than this at a time are few: bytes.
+const ORDINARY_BYTES: usize = 32 << 20;
+/// How many answers above that are gathered at a time.
+const LARGE_AT_ONCE: usize = 4;
+/// How long the other side may take for the next piece of a stream.
+const STALLED: Duration = Duration::from_secs(30);
+/// What is said about who asks.
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("Postern/", env!("CARGO_PKG_VERSION")));
 
-/// Makes connections. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Connector {
-    client: Client,
-    gate: Arc<Gate>,
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The request is none.
+    #[error("the request cannot be made: {0}")]
+    Request(#[from] http::Error),
+    /// There was no connection to be had, or it broke.
+    #[error("{0}")]
+    Connection(String),
+    /// It took too long.
+    #[error("there was no answer in time")]
+    Late,
+    /// The answer is larger than asked for.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// The answer is compressed, which was not asked for.
+    #[error("the answer is compressed, which was not asked for")]
+    Compressed,
 }
 
-/// Decides which addresses may be connected to, and knows which names stand for others.
+/// Why a connection was not made.
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("{0}")]
+    Nowhere(String),
+    #[error(
+        "{0} is not connected to: its address is private or special, and federation.allow_addresses does not have it"
+    )]
+    Guarded(String),
+    #[error("connecting took too long")]
+    Late,
+    #[error("{0} is no host")]
+    Host(String),
+    #[error("{0}: {1}")]
+    Tcp(SocketAddr, io::Error),
+    #[error("TLS: {0}")]
+    Tls(io::Error),
+}
+
+/// How a host of a URI is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As a server name after delegation: SRV records, port 8448.
+    Federation,
+    /// As on the web: port 443.
+    Web,
+}
+
+/// The way out. Requests of one kind share connections.
 #[derive(Debug)]
-struct Gate {
-    allowed: Vec<IpNet>,
-    aliases: RwLock<HashMap<String, String>>,
+pub struct Connector {
+    federation: Client<Dial, Full<Bytes>>,
+    web: Client<Dial, Full<Bytes>>,
+    large: Semaphore,
 }
 
 impl Connector {
-    /// A connector as configured.
-    ///
-    /// # Errors
-    /// [`Error::Setup`] if a certificate cannot be used.
-    pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let gate = Arc::new(Gate {
-            allowed: settings.allow_addresses.clone(),
-            aliases: RwLock::new(HashMap::new()),
-        });
-        let mut builder = Client::builder()
-            .user_agent(concat!("Postern/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none())
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .tcp_nodelay(true)
-            .dns_resolver(Guarded(gate.clone()));
-        let setup = |what: &std::path::Path, error: &dyn std::fmt::Display| {
-            Error::Setup(format!("{}: {error}", what.display()))
+    /// A way out with these names, bounds and certificates.
+    #[must_use]
+    pub fn new(dns: Arc<dyn Dns>, guard: Guard, tls: ClientConfig, connect_timeout: Duration) -> Self {
+        let shared = Arc::new(Shared { dns, guard, tls: Arc::new(tls).into(), connect_timeout });
+        let client = |way| {
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(IDLE_PER_HOST)
+                .http2_keep_alive_interval(PROBE)
+                .http2_max_header_list_size(HEADER_BYTES)
+                .build(Dial { way, shared: shared.clone() })
         };
-        if let Some(path) = &settings.certificate_authorities_file {
-            let pem = std::fs::read(path).map_err(|error| setup(path, &error))?;
-            builder = builder
-                .tls_certs_merge(Certificate::from_pem_bundle(&pem).map_err(|error| setup(path, &error))?);
+        Self {
+            federation: client(Way::Federation),
+            web: client(Way::Web),
+            large: Semaphore::new(LARGE_AT_ONCE),
         }
-        if let (Some(certificate), Some(key)) = (&settings.client_certificate_file, &settings.client_key_file)
-        {
-            let mut pem = std::fs::read(certificate).map_err(|error| setup(certificate, &error))?;
-            pem.extend(std::fs::read(key).map_err(|error| setup(key, &error))?);
-            builder = builder.identity(Identity::from_pem(&pem).map_err(|error| setup(certificate, &error))?);
-        }
-        let client = builder.build().map_err(|error| Error::Setup(error.to_string()))?;
-        Ok(Self { client, gate })
     }
 
-    /// From now on `host` is reached at the addresses of `target` (an SRV record says so).
-    pub(crate) fn alias(&self, host: &str, target: Option<&str>) {
-        let mut aliases = self.gate.aliases.write();
-        match target {
-            Some(target) => {
-                if aliases.len() >= ALIASES {
-                    aliases.clear();
+    /// Sends a request with an absolute `https` URI; the header of the answer comes by `deadline`.
+    ///
+    /// # Errors
+    /// [`Broken`]
+    pub async fn send(
+        &self,
+        way: Way,
+        mut request: Request<Bytes>,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, Broken> {
+        let host = request.uri().authority().filter(|authority| !authority.as_str().contains('@'));
+        let host = host.ok_or_else(|| Broken::Connection("the URI has no host".to_owned()))?;
+        if request.uri().scheme() != Some(&http::uri::Scheme::HTTPS) {
+            return Err(Broken::Connection("only https is spoken".to_owned()));
+        }
+        // As it is, with its port; left to itself, the client takes a default port away.
+        let host = HeaderValue::from_str(host.as_str()).map_err(http::Error::from)?;
+        request.headers_mut().insert(header::HOST, host);
+        request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
+        let client = match way {
+            Way::Federation => &self.federation,
+            Way::Web => &self.web,
+        };
+        let answer = timeout_at(deadline, client.request(request.map(Full::new)))
+            .await
+            .map_err(|_| Broken::Late)?
+            .map_err(|error| Broken::Connection(causes(&error)))?;
+        let encoding = answer.headers().get(header::CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(Broken::Compressed);
+        }
+        Ok(answer)
+    }
+
+    /// Sends a request and waits for the whole answer, of `bound` bytes at most.
+    ///
+    /// # Errors
+    /// [`Broken`]
+    pub async fn ask(
+        &self,
+        way: Way,
+        request: Request<Bytes>,
+        deadline: Instant,
+        bound: usize,
+    ) -> Result<Response<Bytes>, Broken> {
+        let (head, body) = self.send(way, request, deadline).await?.into_parts();
+        Ok(Response::from_parts(head, self.gather(body, bound, deadline).await?))
+    }
+
+    /// A body as a whole, of `bound` bytes at most.
+    ///
+    /// # Errors
+    /// [`Broken`]
+    pub async fn gather(&self, body: Incoming, bound: usize, deadline: Instant) -> Result<Bytes, Broken> {
+        timeout_at(deadline, self.gathered(body, bound)).await.map_err(|_| Broken::Late)?
+    }
+
+    async fn gathered(&self, mut body: Incoming, bound: usize) -> Result<Bytes, Broken> {
+        let mut whole = BytesMut::new();
+        let mut permit = None;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Broken::Connection(causes(&error)))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            if whole.len() + piece.len() > bound {
+                return Err(Broken::TooLarge(bound));
+            }
+            if whole.len() + piece.len() > ORDINARY_BYTES && permit.is_none() {
+                permit = Some(self.large.acquire().await.map_err(|_| Broken::TooLarge(ORDINARY_BYTES))?);
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
+    }
+}
+
+/// An answer that comes in pieces.
+pub struct Opened {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body: within its bound, and it fails if nothing comes for too long.
+    pub body: Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+impl Opened {
+    /// An answer whose body may have `bound` bytes.
+    pub(crate) fn new(answer: Response<Incoming>, bound: usize) -> Self {
+        let (head, body) = answer.into_parts();
+        let pieces = stream::unfold(Some((BodyStream::new(body), 0)), move |state| async move {
+            let (mut body, mut length) = state?;
+            loop {
+                let frame = match tokio::time::timeout(STALLED, body.next()).await {
+                    Err(_) => return Some((Err(Broken::Late), None)),
+                    Ok(None) => return None,
+                    Ok(Some(Err(error))) => return Some((Err(Broken::Connection(causes(&error))), None)),
+                    Ok(Some(Ok(frame))) => frame,
+                };
+                let Ok(piece) = frame.into_data() else { continue };
+                length += piece.len();
+                if length > bound {
+                    return Some((Err(Broken::TooLarge(bound)), None));
                 }
-                aliases.insert(host.to_ascii_lowercase(), target.to_owned());
+                return Some((Ok(piece), Some((body, length))));
             }
-            None => {
-                aliases.remove(&host.to_ascii_lowercase());
-            }
-        }
-    }
-
-    /// A request to build and send.
-    pub(crate) fn request(&self, method: http::Method, url: Url) -> reqwest::RequestBuilder {
-        self.client.request(method, url)
-    }
-
-    /// Sends a request; the answer's head is awaited for at most `patience`. Redirects are not followed.
-    ///
-    /// # Errors
-    /// [`PeerError::Unreachable`].
-    pub(crate) async fn send(&self, request: Request, patience: Duration) -> Result<Response, PeerError> {
-        // A literal address is not resolved, so it is looked at here.
-        let literal = match request.url().host() {
-            Some(url::Host::Ipv4(address)) => Some(IpAddr::V4(address)),
-            Some(url::Host::Ipv6(address)) => Some(IpAddr::V6(address)),
-            _ => None,
-        };
-        if literal.is_some_and(|address| !self.gate.allows(address)) {
-            return Err(PeerError::Unreachable("the address is not one to connect to".to_owned()));
-        }
-        match tokio::time::timeout(patience, self.client.execute(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(PeerError::Unreachable(because(&error))),
-            Err(_) => Err(PeerError::Unreachable("it did not answer in time".to_owned())),
-        }
+        });
+        Self { status: head.status, headers: head.headers, body: Box::pin(pieces) }
     }
 }
 
-/// An error with its causes, which say what happened, and without the address asked for.
-fn because(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if !text.is_empty() {
-            text.push_str(": ");
+/// An error with what caused it, in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
         }
-        text.push_str(&cause.to_string());
-        source = cause.source();
+        cause = error.source();
     }
-    if text.is_empty() { error.to_string() } else { text }
+    text
 }
 
-/// The body of an answer, at most `limit` bytes, within `patience`.
-///
-/// # Errors
-/// [`PeerError::BadAnswer`] if it is larger, [`PeerError::Unreachable`] if it breaks off.
-pub(crate) async fn read(response: Response, limit: usize, patience: Duration) -> Result<Bytes, PeerError> {
-    let too_large = || PeerError::BadAnswer(format!("the answer is larger than {limit} bytes"));
-    if response.content_length().is_some_and(|length| length > limit as u64) {
-        return Err(too_large());
-    }
-    let reading = async {
-        let mut body = BytesMut::new();
-        let mut stream = response.bytes_stream();
-        while let Some(piece) = stream.next().await {
-            let piece = piece.map_err(|error| PeerError::Unreachable(because(&error)))?;
-            if body.len() + piece.len() > limit {
-                return Err(too_large());
-            }
-            body.extend_from_slice(&piece);
-        }
-        Ok(body.freeze())
-    };
-    tokio::time::timeout(patience, reading)
-        .await
-        .unwrap_or_else(|_| Err(PeerError::Unreachable("the answer took too long".to_owned())))
+struct Shared {
+    dns: Arc<dyn Dns>,
+    guard: Guard,
+    tls: TlsConnector,
+    connect_timeout: Duration,
 }
 
-impl Gate {
-    fn allows(&self, address: IpAddr) -> bool {
-        self.allowed.iter().any(|net| net.contains(&address)) || is_public(address)
+/// Makes connections for the pool.
+#[derive(Clone)]
+struct Dial {
+    way: Way,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dial").field("way", &self.way).finish_non_exhaustive()
     }
 }
 
-struct Guarded(Arc<Gate>);
+impl tower::Service<Uri> for Dial {
+    type Response = Link;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Link, Self::Error>>;
 
-impl Resolve for Guarded {
-    fn resolve(&self, name: Name) -> Resolving {
-        let gate = self.0.clone();
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let dial = self.clone();
         Box::pin(async move {
-            let asked = gate.aliases.read().get(&name.as_str().to_ascii_lowercase()).cloned();
-            let host = asked.unwrap_or_else(|| name.as_str().to_owned());
-            let found = tokio::net::lookup_host((host.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found.filter(|address| gate.allows(address.ip())).collect();
-            if allowed.is_empty() {
-                return Err("the name has no address to connect to".into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
+            let link = tokio::time::timeout(dial.shared.connect_timeout, dial.dial(&uri)).await;
+            Ok(link.map_err(|_| DialError::Late)??)
         })
     }
 }
 
-/// Whether an address is one of the public Internet's (IANA special-purpose address registries).
-#[must_use]
-pub fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
+impl Dial {
+    async fn dial(&self, uri: &Uri) -> Result<Link, DialError> {
+        let host = uri.host().unwrap_or_default();
+        let places = self.places(uri, host).await.map_err(DialError::Nowhere)?;
+        // Here and nowhere else: on the addresses that are connected to.
+        let places: Vec<_> =
+            places.into_iter().filter(|place| self.shared.guard.permits(place.ip())).collect();
+        if places.is_empty() {
+            return Err(DialError::Guarded(host.to_owned()));
+        }
+        let stream = race(&places).await?;
+        let name = match literal(host) {
+            Some(address) => CertificateName::from(address),
+            None => CertificateName::try_from(host.trim_end_matches('.').to_owned())
+                .map_err(|_| DialError::Host(host.to_owned()))?,
+        };
+        let stream = self.shared.tls.connect(name, stream).await.map_err(DialError::Tls)?;
+        Ok(Link(TokioIo::new(stream)))
+    }
+
+    async fn places(&self, uri: &Uri, host: &str) -> Result<Vec<SocketAddr>, String> {
+        let dns = &*self.shared.dns;
+        match self.way {
+            Way::Federation => {
+                let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+                let name = <&ServerName>::try_from(authority).map_err(|error| error.to_string())?;
+                discovery::places(dns, name).await
+            }
+            Way::Web => {
+                let port = uri.port_u16().unwrap_or(443);
+                match literal(host) {
+                    Some(address) => Ok(vec![SocketAddr::new(address, port)]),
+                    None => discovery::addresses(dns, host, port).await,
+                }
+            }
+        }
     }
 }
 
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    !(address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_broadcast()
-        || address.is_documentation()
-        || address.is_multicast()
-        || a == 0
-        || a >= 240
-        // Shared address space of carriers, benchmarks, protocol assignments, the retired 6to4 relays.
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 198 && (b == 18 || b == 19))
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 192 && b == 88 && c == 99))
+/// Connects to the first of these addresses that answers; each has a head start before the next.
+async fn race(places: &[SocketAddr]) -> Result<TcpStream, DialError> {
+    let mut attempts: FuturesUnordered<_> = (0_u32..)
+        .zip(places)
+        .map(|(turn, place)| async move {
+            tokio::time::sleep(HEAD_START * turn).await;
+            TcpStream::connect(place).await.map_err(|error| DialError::Tcp(*place, error))
+        })
+        .collect();
+    let mut failed = DialError::Late;
+    while let Some(attempt) = attempts.next().await {
+        match attempt {
+            Ok(stream) => {
+                // It only costs time if that fails.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let segments = address.segments();
-    let embedded = |high: u16, low: u16| {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        is_public_v4(Ipv4Addr::new(a, b, c, d))
-    };
-    match segments {
-        // Forms that carry an IPv4 address: mapped, translated (NAT64), 6to4.
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
-        [0x2002, high, low, ..] => embedded(high, low),
-        // Local NAT64, documentation, Teredo and other protocol assignments, ORCHID.
-        [0x64, 0xff9b, 1, ..] | [0x2001, 0x0db8, ..] | [0x3fff, ..] => false,
-        [0x2001, second, ..] if second < 0x200 => false,
-        // Only 2000::/3 is given out.
-        [first, ..] => first & 0xe000 == 0x2000,
+/// A connection with TLS.
+struct Link(TokioIo<TlsStream<TcpStream>>);
+
+impl Connection for Link {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new();
+        if self.0.inner().get_ref().1.alpn_protocol() == Some(b"h2") {
+            connected.negotiated_h2()
+        } else {
+            connected
+        }
+    }
+}
+
+impl hyper::rt::Read for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for Link {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, pieces)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_that_are_not_public_are_known() {
-        for address in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "172.16.0.1",
-            "192.168.1.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "0.0.0.0",
-            "255.255.255.255",
-            "224.0.0.1",
-            "198.18.0.1",
-            "192.0.0.8",
-            "192.88.99.1",
-            "240.0.0.1",
-            "::",
-            "::1",
-            "fe80::1",
-            "fc00::1",
-            "fd12::1",
-            "ff02::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "::127.0.0.1",
-            "64:ff9b::7f00:1",
-            "64:ff9b:1::1",
-            "2002:7f00:1::",
-            "2002:c0a8:101::1",
-            "2001:db8::1",
-            "2001::1",
-            "3fff::1",
-            "fec0::1",
-            "4000::1",
-        ] {
-            assert!(!is_public(address.parse().unwrap()), "{address}");
-        }
-        for address in [
-            "1.1.1.1",
-            "193.99.144.80",
-            "2606:4700::1111",
-            "2a00:1450::1",
-            "64:ff9b::101:101",
-            "2002:101:101::1",
-        ] {
-            assert!(is_public(address.parse().unwrap()), "{address}");
-        }
-    }
-}
+mod tests;

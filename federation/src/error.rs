@@ -23,6 +23,9 @@ pub enum PeerError {
     /// What it answered cannot be used.
     #[error("the server's answer cannot be used: {0}")]
     BadAnswer(String),
+    /// The request could not be made: a path or body that is none.
+    #[error("the request cannot be made: {0}")]
+    Unsendable(String),
     /// It failed before and is not asked again yet.
     #[error("the server failed before and is asked again later")]
     BackingOff,
@@ -38,7 +41,7 @@ impl PeerError {
         match self {
             Self::Unreachable(_) | Self::BackingOff | Self::BadAnswer(_) => true,
             Self::Refused { status, .. } => status.as_u16() >= 500 || status.as_u16() == 429,
-            Self::NotAllowed(_) => false,
+            Self::NotAllowed(_) | Self::Unsendable(_) => false,
         }
     }
 }

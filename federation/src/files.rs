@@ -188,7 +188,9 @@ impl Part {
         let text = |name| opened.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let content_type = text(header::CONTENT_TYPE).map(str::to_owned);
         let name = text(header::CONTENT_DISPOSITION).and_then(file_name);
-        Self { content_type, name, bytes: opened.body }
+        let bytes =
+            opened.body.map(|piece| piece.map_err(|error| PeerError::Unreachable(error.to_string()))).boxed();
+        Self { content_type, name, bytes }
     }
 
     /// The second part of an answer in two, or what stands where that part says.

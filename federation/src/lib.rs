@@ -4,10 +4,13 @@
 //! with each other: [`inbox`] takes what they send, [`outbox`] sends to them, [`memberships`] joins and leaves across
 //! servers.
 
+mod address;
+mod backoff;
 mod connector;
 mod device_updates;
 mod devices;
 mod discovery;
+mod dns;
 mod edus;
 mod elsewhere;
 mod error;
@@ -18,23 +21,27 @@ mod inbox;
 mod key_server;
 mod lookups;
 mod memberships;
-mod origin;
+pub mod origin;
 mod outbox;
 mod peers;
 mod ring;
 #[cfg(test)]
 mod scene;
+mod statement;
+mod trust;
 mod user_keys;
 mod verify;
+mod well_known;
+mod x_matrix;
 
-pub use connector::{Connector, is_public};
+pub use address::Guard;
+pub use connector::{Broken, Connector, Opened, Way};
 pub use error::{Error, PeerError};
-pub use origin::Origin;
 pub use outbox::Followers;
-pub use peers::{Opened, Peers};
+pub use peers::Peers;
 pub use ring::KeyRing;
 
-use axum::{Router, extract::DefaultBodyLimit};
+use axum::Router;
 use dashmap::DashMap;
 use outbox::{Outbox, Pace};
 use postern_config::Config;
@@ -82,7 +89,7 @@ impl Federation {
         stopping: CancellationToken,
     ) -> Result<Self, Error> {
         let peers = Arc::new(Peers::new(&config, rooms.clone())?);
-        let ring = Arc::new(KeyRing::new(&config, graph.clone(), rooms.clone(), peers.clone()));
+        let ring = Arc::new(KeyRing::new(&config, graph.clone(), rooms.clone(), peers.clone())?);
         let outbox = Outbox::new(
             graph.clone(),
             rooms.clone(),
@@ -125,6 +132,9 @@ impl Federation {
 
     /// The endpoints, for the listeners.
     pub fn router(&self) -> Router {
+        if !self.0.config.federation.enabled {
+            return Router::new();
+        }
         let of_servers = Router::new()
             .merge(inbox::routes())
             .merge(history::routes())
@@ -133,7 +143,7 @@ impl Federation {
             .merge(user_keys::routes())
             .merge(lookups::routes())
             .merge(files::routes())
-            .layer(axum::middleware::from_fn_with_state(self.clone(), origin::authenticate));
+            .route_layer(axum::middleware::from_fn_with_state(self.clone(), origin::check));
         Router::new()
             .merge(key_server::routes())
             .merge(lookups::open_routes())
@@ -145,7 +155,6 @@ impl Federation {
                     "this endpoint has no such method",
                 )
             })
-            .layer(DefaultBodyLimit::max(self.0.config.federation.max_request_body_bytes))
             .with_state(self.clone())
     }
 }

@@ -1,113 +1,162 @@
-//! Which server asks (specification: request authentication).
+//! Who asks, and what: the signature of each request is checked before anything is done for it.
 //!
-//! [`authenticate`] stands before the endpoints that only servers may use: it reads the request whole, checks its
-//! signature with the keys of the server it claims to come from, and notes that server for [`Origin`].
+//! <https://spec.matrix.org/v1.19/server-server-api/#request-authentication>
 
-use crate::Federation;
+use crate::{Federation, statement::verifies, x_matrix::XMatrix};
 use axum::{
-    body::{Body as HttpBody, Bytes, to_bytes},
-    extract::{FromRequest, FromRequestParts, Request, State},
-    http::{StatusCode, header, request::Parts},
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Path, Request, State, rejection::PathRejection},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
-use postern_rooms::now_ms;
+use http::{HeaderMap, StatusCode, header, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use postern_rooms::keys::request_text;
 use postern_web::{ApiError, Strict, check_object, parse_json};
-use ruma::{OwnedServerName, api::federation::authentication::XMatrix};
+use ruma::{OwnedServerName, ServerName};
 use serde::de::DeserializeOwned;
-use std::collections::{BTreeMap, BTreeSet};
+use serde_json::Value;
 
-/// `Authorization` headers of one request that are looked at.
-const HEADERS: usize = 4;
+/// Signatures of one request that are looked at.
+const SIGNATURES: usize = 8;
+/// Bodies may have this many bytes at least, whatever is configured: 50 events and 100 ephemeral ones.
+const TRANSACTION_BYTES: usize = 4 << 20;
 
 /// The server that asks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(pub OwnedServerName);
 
-fn unauthorized(why: impl Into<String>) -> ApiError {
-    ApiError::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", why)
+/// Lets a request through if it is signed by the server it says it is from; [`Origin`] is then who that is.
+pub(crate) async fn check(State(federation): State<Federation>, request: Request, next: Next) -> Response {
+    match authenticate(&federation, request).await {
+        Ok(request) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
 }
 
-/// Lets only requests pass that the server they name has signed.
-pub(crate) async fn authenticate(
-    State(federation): State<Federation>,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let (mut parts, body) = request.into_parts();
-    let claims: Vec<XMatrix> = parts
-        .headers
-        .get_all(header::AUTHORIZATION)
-        .iter()
-        .take(HEADERS)
-        .filter_map(|value| XMatrix::try_from(value).ok())
-        .collect();
-    let origin = claims
-        .first()
-        .map(|claim| claim.origin.clone())
-        .ok_or_else(|| unauthorized("the request is not signed by a server"))?;
-    let own = federation.0.rooms.server_name();
-    if claims.iter().any(|claim| claim.origin != origin) {
-        return Err(unauthorized("the request names several servers as its origin"));
-    }
-    if claims.iter().any(|claim| claim.destination.as_deref().is_some_and(|to| to != own)) {
-        return Err(unauthorized("the request is meant for another server"));
-    }
-    if origin == own {
-        return Err(unauthorized("the request claims to come from this server"));
-    }
-    if !federation.0.peers.allowed(&origin) {
+fn unauthorized(message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", message)
+}
+
+async fn authenticate(federation: &Federation, request: Request) -> Result<Request, ApiError> {
+    let parts = &federation.0;
+    let own = parts.rooms.server_name();
+    // What can be refused by the header is refused before the body comes.
+    let (origin, claims) = claims(request.headers(), own)?;
+    if !parts.peers.allowed(&origin) {
         return Err(ApiError::forbidden("this server does not federate with yours"));
     }
-    let limit = federation.0.config.federation.max_request_body_bytes;
-    let body = to_bytes(body, limit).await.map_err(|_| ApiError::too_large("the request is too large"))?;
-    if !body.is_empty() {
-        // What is signed is one reading of the text, so that there must be no other.
-        let _: Strict = parse_json(&body)?;
+    let (mut head, body) = request.into_parts();
+    let bound = parts.config.limits.max_request_body_bytes.max(TRANSACTION_BYTES);
+    let announced =
+        head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|announced: usize| announced > bound) {
+        return Err(ApiError::too_large("the request is too large"));
     }
-    let ids: BTreeSet<_> = claims.iter().map(|claim| claim.key.clone()).collect();
-    let wanted = BTreeMap::from([(origin.clone(), ids)]);
-    let keys =
-        federation.0.ring.keys(&wanted, Some(now_ms())).await.map_err(|error| ApiError::internal(&error))?;
-    if keys.is_empty() {
-        return Err(unauthorized(format!("the keys of {origin} cannot be had")));
+    let bytes = match Limited::new(body, bound).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            return Err(ApiError::too_large("the request is too large"));
+        }
+        Err(_) => return Err(ApiError::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", "the request broke off")),
+    };
+    let content: Option<Value> = if bytes.is_empty() {
+        None
+    } else {
+        let _: Strict = parse_json(&bytes)?;
+        Some(parse_json(&bytes)?)
+    };
+    let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let text = request_text(&origin, own, head.method.as_str(), target, content.as_ref());
+    let ids: Vec<String> = claims.iter().map(|claim| claim.key.clone()).collect();
+    let keys = parts.ring.for_request(&origin, &ids).await.map_err(|error| ApiError::internal(&error))?;
+    let known: Vec<_> = claims.iter().filter_map(|claim| Some((keys.get(&claim.key)?, claim))).collect();
+    if known.is_empty() {
+        return Err(unauthorized(format!(
+            "the key of {origin} that signed this cannot be had, or is not valid"
+        )));
     }
-    let mut signed = http::Request::new(&*body);
-    signed.method_mut().clone_from(&parts.method);
-    // The path as it was sent: routers may have taken a part of it away.
-    let uri = parts.extensions.get::<axum::extract::OriginalUri>().map_or(&parts.uri, |original| &original.0);
-    signed.uri_mut().clone_from(uri);
-    let proven = claims.iter().any(|claim| claim.verify_http_request(&signed, own, &keys).is_ok());
-    if !proven {
-        return Err(unauthorized(format!("the signature is not one of {origin}")));
+    if !known.iter().all(|(key, claim)| verifies(key, &claim.sig, text.as_bytes())) {
+        return Err(unauthorized(format!("the signature of {origin} is wrong")));
     }
     federation.heard_from(&origin);
-    parts.extensions.insert(Origin(origin));
-    Ok(next.run(Request::from_parts(parts, HttpBody::from(body))).await)
+    head.extensions.insert(Origin(origin));
+    Ok(Request::from_parts(head, axum::body::Body::from(bytes)))
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Origin {
+/// Who a request says it is from, and the signatures that should prove it. There may be several, each in a header of
+/// its own.
+fn claims(headers: &HeaderMap, own: &ServerName) -> Result<(OwnedServerName, Vec<XMatrix>), ApiError> {
+    let mut claims: Vec<XMatrix> = Vec::new();
+    for value in headers.get_all(header::AUTHORIZATION) {
+        let value = value.to_str().map_err(|_| unauthorized("the Authorization header is no text"))?;
+        let Some(claim) = XMatrix::parse(value) else { continue };
+        let claim = claim.map_err(unauthorized)?;
+        if claim.destination.as_deref().is_some_and(|destination| destination != own) {
+            return Err(unauthorized("the request is for another server"));
+        }
+        if claims.first().is_some_and(|first| first.origin != claim.origin) {
+            return Err(unauthorized("the request is said to be from several servers"));
+        }
+        claims.push(claim);
+    }
+    if claims.len() > SIGNATURES {
+        return Err(unauthorized("the request has too many signatures"));
+    }
+    let Some(first) = claims.first() else {
+        return Err(unauthorized("the request has no X-Matrix signature"));
+    };
+    let origin = first.origin.clone();
+    if origin == own {
+        return Err(unauthorized("this server does not ask itself"));
+    }
+    Ok((origin, claims))
+}
+
+impl FromRequestParts<Federation> for Origin {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let origin = parts.extensions.get::<Self>().cloned();
-        origin.ok_or_else(|| unauthorized("this endpoint needs a signed request"))
+    async fn from_request_parts(parts: &mut Parts, _: &Federation) -> Result<Self, ApiError> {
+        // Nothing without the middleware: an endpoint that needs it and lacks it refuses everyone.
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| unauthorized("the request is not signed"))
     }
 }
 
-/// A JSON body.
+/// A JSON object as body, in which no key occurs twice. A body that is not JSON is `M_NOT_JSON`, one that is not a `T`
+/// is `M_BAD_JSON`.
 #[derive(Debug, Clone)]
 pub struct Body<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned> FromRequest<Federation> for Body<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state)
+    async fn from_request(request: Request, federation: &Federation) -> Result<Self, ApiError> {
+        let bound = federation.0.config.limits.max_request_body_bytes.max(TRANSACTION_BYTES);
+        let bytes: Bytes = Limited::new(request.into_body(), bound)
+            .collect()
             .await
-            .map_err(|_| ApiError::too_large("the request is too large or broke off"))?;
+            .map_err(|_| ApiError::too_large("the request is too large, or broke off"))?
+            .to_bytes();
         check_object(&bytes)?;
         parse_json(&bytes).map(Self)
+    }
+}
+
+/// Parameters of the path, refused with a Matrix error.
+#[derive(Debug, Clone)]
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Federation> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, federation: &Federation) -> Result<Self, ApiError> {
+        match Path::<T>::from_request_parts(parts, federation).await {
+            Ok(Path(params)) => Ok(Self(params)),
+            Err(PathRejection::FailedToDeserializePathParams(error)) => {
+                Err(ApiError::invalid_param(error.body_text()))
+            }
+            Err(error) => Err(ApiError::invalid_param(error.to_string())),
+        }
     }
 }
 
@@ -115,12 +164,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 #[derive(Debug, Clone)]
 pub struct Query<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+impl<T: DeserializeOwned> FromRequestParts<Federation> for Query<T> {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &Federation) -> Result<Self, ApiError> {
         serde_html_form::from_str(parts.uri.query().unwrap_or_default())
             .map(Self)
             .map_err(|error| ApiError::invalid_param(error.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,69 +1,62 @@
-//! Asking other servers: signed requests, bounded answers, and patience with those that fail.
+//! Asking other servers: discovery, one connector, signed requests, bounded answers.
 
 use crate::{
     Error, PeerError,
-    connector::{Connector, read},
+    address::Guard,
+    backoff::{Backoff, Leave},
+    connector::{Broken, Connector, Opened, Way},
     discovery::Discovery,
+    dns::System,
+    trust,
+    well_known::{OverWeb, redirected},
 };
 use bytes::Bytes;
-use dashmap::DashMap;
-use futures::{Stream, StreamExt, stream::BoxStream};
-use http::{HeaderMap, Method, StatusCode, header};
-use postern_config::Config;
-use postern_rooms::{Rooms, glob::Glob};
-use rand::RngExt;
-use reqwest::Url;
-use ruma::{CanonicalJsonValue, OwnedServerName, ServerName};
+use http::{Method, Request, Response, StatusCode, Uri, header};
+use postern_config::{Config, ServerPattern};
+use postern_rooms::Rooms;
+use ruma::ServerName;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+use url::Url;
 
-/// An answer as JSON, bytes: the state of a large room is one.
-const ANSWER_BYTES: usize = 512 << 20;
-/// An answer that reports an error, bytes.
+/// Largest answer of [`Peers::get`] and its like, bytes: a hundred events, or the ids of a large room's state.
+const ANSWER_BYTES: usize = 32 << 20;
+/// Largest answer of [`Peers::ask`], bytes: the state of the largest public rooms. The connector gathers few of them
+/// at a time.
+const LARGE_ANSWER_BYTES: usize = 256 << 20;
+/// What a multipart answer has beside the file, bytes.
+const ENVELOPE_BYTES: usize = 64 << 10;
+/// Largest error of an answer that comes in pieces, bytes.
 const ERROR_BYTES: usize = 64 << 10;
-/// After the first failure a server is left alone for so long; twice as long after each further one.
-const BACKOFF: Duration = Duration::from_millis(500);
-/// And at most for so long.
-const BACKOFF_MOST: Duration = Duration::from_secs(3600);
-/// Servers whose failures are remembered; beyond that those that may be asked again are forgotten.
-const FAILING: usize = 50_000;
+/// What of an error's message is kept, characters.
+const MESSAGE: usize = 500;
 
-/// The other servers.
+/// The other servers. Patience with an answer begins when it is known where a server is: that takes up to ten seconds
+/// more, once, and is remembered.
 #[derive(Debug)]
 pub struct Peers {
     rooms: Arc<Rooms>,
-    connector: Connector,
+    connector: Arc<Connector>,
     discovery: Discovery,
+    backoff: Backoff,
     enabled: bool,
-    allowed: Vec<Glob>,
-    denied: Vec<Glob>,
+    allowed: Vec<ServerPattern>,
+    denied: Vec<ServerPattern>,
     patience: Duration,
-    failing: DashMap<OwnedServerName, Failing>,
+    media_bytes: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Failing {
-    times: u32,
-    until: Instant,
-}
-
-/// The head of an answer, and its body as it comes.
-pub struct Opened {
-    /// The status.
-    pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: BoxStream<'static, Result<Bytes, PeerError>>,
-}
-
-impl std::fmt::Debug for Opened {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened").field("status", &self.status).finish_non_exhaustive()
-    }
+/// An error of the specification, as others send it.
+#[derive(Deserialize)]
+struct MatrixError {
+    #[serde(default)]
+    errcode: Option<String>,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    retry_after_ms: Option<u64>,
 }
 
 impl Peers {
@@ -72,33 +65,52 @@ impl Peers {
     /// # Errors
     /// [`Error::Setup`].
     pub fn new(config: &Config, rooms: Arc<Rooms>) -> Result<Self, Error> {
-        let settings = &config.federation;
-        let connector = Connector::new(settings)?;
-        let globs = |patterns: &[String]| patterns.iter().map(|pattern| Glob::new(pattern)).collect();
+        let federation = &config.federation;
+        let dns = Arc::new(System::new().map_err(Error::Setup)?);
+        let guard = Guard::new(federation.allow_addresses.clone());
+        let connect_timeout = Duration::from_millis(federation.connect_timeout_ms);
+        let connector = Arc::new(Connector::new(dns, guard, trust::client(federation)?, connect_timeout));
+        let [min, max] = [federation.backoff_min_ms, federation.backoff_max_ms].map(Duration::from_millis);
         Ok(Self {
             rooms,
-            discovery: Discovery::new(connector.clone()),
+            discovery: Discovery::new(Arc::new(OverWeb(connector.clone()))),
             connector,
-            enabled: settings.enabled,
-            allowed: globs(&settings.allowed_servers),
-            denied: globs(&settings.denied_servers),
-            patience: Duration::from_millis(settings.request_timeout_ms),
-            failing: DashMap::new(),
+            backoff: Backoff::new(min, max),
+            enabled: federation.enabled,
+            allowed: federation.allowed_servers.clone(),
+            denied: federation.denied_servers.clone(),
+            patience: Duration::from_millis(federation.request_timeout_ms),
+            media_bytes: usize::try_from(config.media.max_upload_bytes).unwrap_or(usize::MAX),
         })
     }
 
-    /// Whether this server has to do with another.
+    /// Whether this server speaks with another one.
     #[must_use]
     pub fn allowed(&self, server: &ServerName) -> bool {
-        let name = server.as_str();
-        self.enabled
-            && (self.allowed.is_empty() || self.allowed.iter().any(|glob| glob.matches(name)))
-            && !self.denied.iter().any(|glob| glob.matches(name))
+        let named = |patterns: &[ServerPattern]| patterns.iter().any(|one| one.matches(server.as_str()));
+        self.enabled && (self.allowed.is_empty() || named(&self.allowed)) && !named(&self.denied)
     }
 
-    /// Makes connections to other machines.
+    /// A server contacted this one: it is there, and may be asked again if it failed before.
+    pub fn alive(&self, server: &ServerName) {
+        self.discovery.heard_of(server);
+        self.backoff.alive(server);
+    }
+
+    /// Waits until a server that failed may be asked again; not at all if it did not fail.
+    pub async fn until_worth_asking(&self, server: &ServerName) {
+        self.backoff.until_leave(server).await;
+    }
+
+    /// Whether a server may be asked now, having not failed or been left alone for long enough.
     #[must_use]
-    pub const fn connector(&self) -> &Connector {
+    pub fn is_worth_asking(&self, server: &ServerName) -> bool {
+        self.backoff.leave(server).is_some()
+    }
+
+    /// The connector, for others who make requests.
+    #[must_use]
+    pub const fn connector(&self) -> &Arc<Connector> {
         &self.connector
     }
 
@@ -107,7 +119,7 @@ impl Peers {
     /// # Errors
     /// [`PeerError`].
     pub async fn get<A: DeserializeOwned>(&self, server: &ServerName, path: &str) -> Result<A, PeerError> {
-        self.ask(server, Method::GET, path, None::<&()>, self.patience).await
+        self.signed(server, Method::GET, path, None::<&()>, self.patience, ANSWER_BYTES).await
     }
 
     /// `POST` of a body, signed.
@@ -120,7 +132,7 @@ impl Peers {
         path: &str,
         body: &impl Serialize,
     ) -> Result<A, PeerError> {
-        self.ask(server, Method::POST, path, Some(body), self.patience).await
+        self.signed(server, Method::POST, path, Some(body), self.patience, ANSWER_BYTES).await
     }
 
     /// `PUT` of a body, signed.
@@ -133,10 +145,11 @@ impl Peers {
         path: &str,
         body: &impl Serialize,
     ) -> Result<A, PeerError> {
-        self.ask(server, Method::PUT, path, Some(body), self.patience).await
+        self.signed(server, Method::PUT, path, Some(body), self.patience, ANSWER_BYTES).await
     }
 
-    /// A signed request whose JSON answer is awaited for at most `patience`, whole.
+    /// A signed request whose JSON answer is awaited for at most `patience`, whole. The answer may be as large as the
+    /// state of a large room.
     ///
     /// # Errors
     /// [`PeerError`].
@@ -148,162 +161,223 @@ impl Peers {
         body: Option<&(impl Serialize + ?Sized)>,
         patience: Duration,
     ) -> Result<A, PeerError> {
-        let response = self.send(server, method, path, body, patience).await?;
-        let status = response.status();
-        let limit = if status.is_success() { ANSWER_BYTES } else { ERROR_BYTES };
-        let bytes = read(response, limit, patience).await;
-        if !status.is_success() {
-            return Err(refusal(status, &bytes.unwrap_or_default()));
-        }
-        serde_json::from_slice(&bytes?).map_err(|error| PeerError::BadAnswer(error.to_string()))
+        self.signed(server, method, path, body, patience, LARGE_ANSWER_BYTES).await
     }
 
-    /// A signed `GET` whose answer is taken as it comes; its head is awaited for at most `patience`.
+    /// A signed `GET` whose answer comes in pieces, for files: its header is awaited for at most `patience`, the body may
+    /// be as large as an upload here. An answer that redirects is followed once, to wherever it says, without a
+    /// signature.
     ///
     /// # Errors
-    /// [`PeerError`]; an answer that reports an error is [`PeerError::Refused`].
+    /// [`PeerError`], also if the answer is no success.
     pub async fn open(
         &self,
         server: &ServerName,
         path: &str,
         patience: Duration,
     ) -> Result<Opened, PeerError> {
-        let response = self.send(server, Method::GET, path, None::<&()>, patience).await?;
-        opened(response, patience).await
+        let leave = self.leave(server)?;
+        let request = self.request(server, Method::GET, path, None, true).await?;
+        let deadline = Instant::now() + patience;
+        let url = Url::parse(&request.uri().to_string()).ok();
+        let answer = self.connector.send(Way::Federation, request, deadline).await;
+        let answer = self.noted(server, leave, answer)?;
+        if let Some(url) = url.and_then(|url| redirected(&url, answer.status(), answer.headers())) {
+            return self.open_location(url.as_str(), patience).await;
+        }
+        self.opened(answer, deadline).await
     }
 
-    /// The file at a URL that another server has named (specification: content repository, `Location`), unsigned.
+    /// A `GET` of a URL another server named as the place of a file (the `Location` of a multipart answer, or of a
+    /// redirect), without a signature. No redirect is followed any more.
     ///
     /// # Errors
-    /// [`PeerError`].
+    /// [`PeerError`], also if the answer is no success.
     pub async fn open_location(&self, url: &str, patience: Duration) -> Result<Opened, PeerError> {
-        let url = Url::parse(url).map_err(|error| PeerError::BadAnswer(error.to_string()))?;
-        if !matches!(url.scheme(), "https" | "http") {
-            return Err(PeerError::BadAnswer("the location is no HTTP URL".to_owned()));
+        let request =
+            Request::get(url).body(Bytes::new()).map_err(|e| PeerError::BadAnswer(e.to_string()))?;
+        let deadline = Instant::now() + patience;
+        let answer = self.connector.send(Way::Web, request, deadline).await.map_err(broken)?;
+        self.opened(answer, deadline).await
+    }
+
+    async fn opened(
+        &self,
+        answer: Response<hyper::body::Incoming>,
+        deadline: Instant,
+    ) -> Result<Opened, PeerError> {
+        if answer.status() != StatusCode::OK {
+            let (head, body) = answer.into_parts();
+            // What is wrong is told even if why is not.
+            let said = self.connector.gather(body, ERROR_BYTES, deadline).await.unwrap_or_default();
+            return Err(refused(head.status, &said));
         }
-        let request = self.connector.request(Method::GET, url).build();
-        let request = request.map_err(|error| PeerError::BadAnswer(error.to_string()))?;
-        opened(self.connector.send(request, patience).await?, patience).await
+        Ok(Opened::new(answer, self.media_bytes.saturating_add(ENVELOPE_BYTES)))
     }
 
-    /// `GET` of a server's keys, which is not signed.
-    pub(crate) async fn get_unsigned(&self, server: &ServerName, path: &str) -> Result<Bytes, PeerError> {
-        self.check(server)?;
-        let place = self.discovery.find(server).await;
-        let url = Url::parse(&format!("https://{}{path}", place.authority))
-            .map_err(|error| PeerError::Unreachable(error.to_string()))?;
-        let request = self.connector.request(Method::GET, url).header(header::HOST, &place.host).build();
-        let request = request.map_err(|error| PeerError::Unreachable(error.to_string()))?;
-        let sent = self.connector.send(request, self.patience).await;
-        let response = self.noted(server, sent)?;
-        let status = response.status();
-        let bytes = read(response, ERROR_BYTES * 4, self.patience).await?;
-        if status.is_success() { Ok(bytes) } else { Err(refusal(status, &bytes)) }
+    /// A request without signature, also to a server that failed before: for keys, without which a server that
+    /// contacts this one after an outage could not be recognized. Who asks must ask seldom.
+    pub(crate) async fn unsigned<A: DeserializeOwned>(
+        &self,
+        server: &ServerName,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        patience: Duration,
+        bound: usize,
+    ) -> Result<A, PeerError> {
+        if !self.allowed(server) {
+            return Err(PeerError::NotAllowed(server.to_owned()));
+        }
+        let request = self.request(server, method, path, body, false).await?;
+        let deadline = Instant::now() + patience;
+        let answer = self.connector.ask(Way::Federation, request, deadline, bound).await.map_err(broken)?;
+        parsed(&answer)
     }
 
-    async fn send(
+    async fn signed<A: DeserializeOwned>(
         &self,
         server: &ServerName,
         method: Method,
         path: &str,
         body: Option<&(impl Serialize + ?Sized)>,
         patience: Duration,
-    ) -> Result<reqwest::Response, PeerError> {
-        self.check(server)?;
-        let bad = |error: &dyn std::fmt::Display| PeerError::BadAnswer(format!("the request: {error}"));
-        let body = body.map(serde_json::to_vec).transpose().map_err(|error| bad(&error))?;
-        let content: Option<CanonicalJsonValue> =
-            body.as_deref().map(serde_json::from_slice).transpose().map_err(|error| bad(&error))?;
-        let place = self.discovery.find(server).await;
-        let url = Url::parse(&format!("https://{}{path}", place.authority)).map_err(|error| bad(&error))?;
-        // What is signed is what is sent: the URL may have been written anew.
-        let uri =
-            url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
-        let authorization = self
-            .rooms
-            .keys()
-            .sign_request(method.as_str(), &uri, server, content)
-            .map_err(|error| bad(&error))?;
-        let mut request = self
-            .connector
-            .request(method, url)
-            .header(header::HOST, &place.host)
-            .header(header::AUTHORIZATION, authorization);
-        if let Some(body) = body {
-            request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+        bound: usize,
+    ) -> Result<A, PeerError> {
+        let leave = self.leave(server)?;
+        let mut content = body
+            .map(serde_json::to_value)
+            .transpose()
+            .map_err(|error| PeerError::Unsendable(error.to_string()))?;
+        // Those have a body always (specification: API standards).
+        if content.is_none() && matches!(method, Method::POST | Method::PUT) {
+            content = Some(json!({}));
         }
-        let request = request.build().map_err(|error| bad(&error))?;
-        let sent = self.connector.send(request, patience).await;
-        if sent.is_err() {
-            self.discovery.forget(server);
-        }
-        self.noted(server, sent)
+        let request = self.request(server, method, path, content.as_ref(), true).await?;
+        let deadline = Instant::now() + patience;
+        let answer = self.connector.ask(Way::Federation, request, deadline, bound).await;
+        parsed(&self.noted(server, leave, answer)?)
     }
 
-    /// Whether a server may be asked now.
-    fn check(&self, server: &ServerName) -> Result<(), PeerError> {
+    fn leave(&self, server: &ServerName) -> Result<Leave, PeerError> {
         if !self.allowed(server) || server == self.rooms.server_name() {
             return Err(PeerError::NotAllowed(server.to_owned()));
         }
-        if self.failing.get(server).is_some_and(|failing| Instant::now() < failing.until) {
-            return Err(PeerError::BackingOff);
-        }
-        Ok(())
+        self.backoff.leave(server).ok_or(PeerError::BackingOff)
     }
 
-    /// Remembers whether a server answered.
-    fn noted<T>(&self, server: &ServerName, sent: Result<T, PeerError>) -> Result<T, PeerError> {
-        match &sent {
-            Ok(_) => self.alive(server),
-            Err(_) => {
-                if self.failing.len() >= FAILING {
-                    let now = Instant::now();
-                    self.failing.retain(|_, failing| failing.until > now);
-                }
-                let now = Instant::now();
-                let mut failing =
-                    self.failing.entry(server.to_owned()).or_insert(Failing { times: 0, until: now });
-                let doubled = BACKOFF.saturating_mul(1 << failing.times.min(20)).min(BACKOFF_MOST);
-                failing.times += 1;
-                failing.until = now + doubled.mul_f64(rand::rng().random_range(0.75..1.25));
+    /// A request to a server, at the name it is reached under.
+    async fn request(
+        &self,
+        server: &ServerName,
+        method: Method,
+        path: &str,
+        content: Option<&Value>,
+        sign: bool,
+    ) -> Result<Request<Bytes>, PeerError> {
+        let unsendable = |error: &dyn std::fmt::Display| PeerError::Unsendable(error.to_string());
+        let authority = self.discovery.authority(server).await;
+        let uri: Uri =
+            format!("https://{}{path}", authority.as_str()).parse().map_err(|error| unsendable(&error))?;
+        let mut request = Request::builder().method(method.clone());
+        if sign {
+            let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+            let signature = self.rooms.keys().sign_request(method.as_str(), target, server, content);
+            request = request.header(header::AUTHORIZATION, signature);
+        }
+        let body = match content {
+            Some(content) => {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                serde_json::to_vec(content).map_err(|error| unsendable(&error))?.into()
             }
-        }
-        sent
+            None => Bytes::new(),
+        };
+        request.uri(uri).body(body).map_err(|error| unsendable(&error))
     }
 
-    /// A server has been heard from: it may be asked again at once.
-    pub fn alive(&self, server: &ServerName) {
-        self.failing.remove(server);
+    /// Takes note of how a server answered.
+    fn noted<B>(
+        &self,
+        server: &ServerName,
+        leave: Leave,
+        answer: Result<Response<B>, Broken>,
+    ) -> Result<Response<B>, PeerError> {
+        let outcome = match &answer {
+            Ok(answer) => match answer.status().as_u16() {
+                // Of a proxy whose server is away, or of one that has too much to do.
+                502..=504 | 429 => {
+                    self.backoff.failed(server, leave, retry_after(answer.headers()));
+                    "busy"
+                }
+                _ => {
+                    self.backoff.succeeded(server);
+                    "answered"
+                }
+            },
+            Err(error) => {
+                tracing::debug!(%server, %error, "a server was not reached");
+                if matches!(error, Broken::Connection(_) | Broken::Late) {
+                    self.backoff.failed(server, leave, None);
+                }
+                "failed"
+            }
+        };
+        metrics::counter!("postern_federation_requests_total", "outcome" => outcome).increment(1);
+        answer.map_err(broken)
     }
 }
 
-async fn opened(response: reqwest::Response, patience: Duration) -> Result<Opened, PeerError> {
-    let (status, headers) = (response.status(), response.headers().clone());
-    if !status.is_success() && !status.is_redirection() {
-        let bytes = read(response, ERROR_BYTES, patience).await.unwrap_or_default();
-        return Err(refusal(status, &bytes));
-    }
-    Ok(Opened { status, headers, body: pieces(response.bytes_stream()).boxed() })
+/// When a server wants to be asked again, in seconds (RFC 9110, section 10.2.3).
+fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
+    headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
 }
 
-fn pieces<E: std::fmt::Display>(
-    stream: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
-) -> impl Stream<Item = Result<Bytes, PeerError>> + Send {
-    stream.map(|piece| piece.map_err(|error| PeerError::Unreachable(error.to_string())))
+fn broken(error: Broken) -> PeerError {
+    match error {
+        Broken::Request(error) => PeerError::Unsendable(error.to_string()),
+        Broken::Connection(_) | Broken::Late => PeerError::Unreachable(error.to_string()),
+        Broken::TooLarge(_) | Broken::Compressed => PeerError::BadAnswer(error.to_string()),
+    }
 }
 
-/// The Matrix error in an answer.
-fn refusal(status: StatusCode, body: &[u8]) -> PeerError {
-    #[derive(Deserialize)]
-    struct Refusal {
-        errcode: Option<String>,
-        error: Option<String>,
+/// The JSON of a success; else the error.
+fn parsed<A: DeserializeOwned>(answer: &Response<Bytes>) -> Result<A, PeerError> {
+    if !answer.status().is_success() {
+        return Err(refused(answer.status(), answer.body()));
     }
-    let said: Option<Refusal> = serde_json::from_slice(body).ok();
-    let (errcode, message) = said.map_or((None, None), |said| (said.errcode, said.error));
+    serde_json::from_slice(answer.body()).map_err(|error| PeerError::BadAnswer(error.to_string()))
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> PeerError {
+    let said: Option<MatrixError> = serde_json::from_slice(body).ok();
+    let (errcode, message) = said.map_or((None, None), |said| {
+        let wait = said.retry_after_ms.map(|ms| format!(" (again in {ms} ms)")).unwrap_or_default();
+        (said.errcode, said.error.map(|message| message.chars().take(MESSAGE).collect::<String>() + &wait))
+    });
+    let fits = |code: &String| code.len() <= 255 && code.bytes().all(|b| b.is_ascii_graphic());
     PeerError::Refused {
         status,
-        errcode: errcode.unwrap_or_else(|| "M_UNKNOWN".to_owned()),
+        errcode: errcode.filter(fits).unwrap_or_else(|| "M_UNKNOWN".to_owned()),
         message: message.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_server_says_went_wrong_is_kept_within_bounds() {
+        let said = |body: &str| match refused(StatusCode::FORBIDDEN, body.as_bytes()) {
+            PeerError::Refused { errcode, message, .. } => (errcode, message),
+            other => panic!("{other}"),
+        };
+        assert_eq!(
+            said(r#"{"errcode":"M_FORBIDDEN","error":"no"}"#),
+            ("M_FORBIDDEN".to_owned(), "no".to_owned())
+        );
+        assert_eq!(said("<html>"), ("M_UNKNOWN".to_owned(), String::new()));
+        assert_eq!(said(r#"{"errcode":"M \n","error":1}"#).0, "M_UNKNOWN");
+        assert_eq!(said(&format!(r#"{{"error":"{}"}}"#, "é".repeat(9_000))).1.chars().count(), MESSAGE);
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use std::sync::OnceLock;
 
 /// Two servers all tests share.
-fn servers() -> (&'static Server, &'static Server) {
+pub fn servers() -> (&'static Server, &'static Server) {
     static SHARED: OnceLock<(Server, Server)> = OnceLock::new();
     let (one, two) =
         SHARED.get_or_init(|| (Server::federating(PROGRAM, &[]), Server::federating(PROGRAM, &[])));

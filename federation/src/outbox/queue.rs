@@ -154,6 +154,7 @@ impl Sending<'_> {
             Err(PeerError::Refused { .. }) => "refused",
             Err(PeerError::NotAllowed(_)) => "not_allowed",
             Err(PeerError::BadAnswer(_)) => "bad_answer",
+            Err(PeerError::Unsendable(_)) => "unsendable",
             Err(PeerError::Unreachable(_) | PeerError::BackingOff) => "unreachable",
         };
         metrics::counter!("postern_outbox_transactions_total", "result" => result).increment(1);
@@ -207,5 +208,9 @@ impl Sending<'_> {
 
 /// Whether an answer says that the transaction is wrong, not that the server cannot take one now.
 fn refuses_transaction(error: &PeerError) -> bool {
-    matches!(error, PeerError::Refused { status, .. } if matches!(status.as_u16(), 400 | 413 | 422))
+    match error {
+        PeerError::Refused { status, .. } => matches!(status.as_u16(), 400 | 413 | 422),
+        PeerError::Unsendable(_) => true,
+        _ => false,
+    }
 }

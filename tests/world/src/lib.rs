@@ -21,7 +21,7 @@
 
 mod answer;
 mod client;
-mod federating;
+mod federation;
 mod keeper;
 mod link;
 mod rooms;
@@ -32,10 +32,10 @@ mod syncing;
 
 pub use answer::Answer;
 pub use client::{Client, PASSWORD};
-pub use federating::Certificates;
+pub use federation::pair;
 pub use http::Method;
 pub use link::{Broken, Link};
-pub use server::{SHARED_SECRET, Server, shared};
+pub use server::{SHARED_SECRET, Server, free_address, shared};
 pub use syncing::{events_of, timeline};
 
 /// A path segment, percent-encoded.

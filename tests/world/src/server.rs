@@ -361,14 +361,23 @@ fn signal(name: &str, process: u32) {
     assert!(status.is_ok_and(|status| status.success()), "no signal {name} to {process}");
 }
 
-/// An address nobody listens on. Its port is below those that outgoing connections get, so that none takes it
-/// while the server is down.
-pub(crate) fn free_address() -> SocketAddr {
+/// An address nobody listens on.
+///
+/// # Panics
+/// There is none.
+#[must_use]
+pub fn free_address() -> SocketAddr {
+    free_address_on(Ipv4Addr::LOCALHOST)
+}
+
+/// An address on this host that nobody listens on. Its port is below those that outgoing connections get, so that none
+/// takes it while the server is down.
+pub(crate) fn free_address_on(host: Ipv4Addr) -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..20_000 {
         let number = std::process::id().wrapping_mul(61).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         let port = u16::try_from(12_000 + number % 20_000).expect("a port");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let address = SocketAddr::from((host, port));
         if TcpListener::bind(address).is_ok() {
             return address;
         }

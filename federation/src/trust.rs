@@ -1,0 +1,57 @@
+//! Which certificates are believed, and which one is shown.
+
+use crate::Error;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use std::{path::Path, sync::Arc};
+
+/// TLS towards other servers: the operating system's authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR` are heeded) with
+/// those of the configuration, and the certificate this server shows, if it has one.
+///
+/// # Errors
+/// [`Error::Setup`] if a configured file cannot be used.
+pub fn client(config: &postern_config::Federation) -> Result<ClientConfig, Error> {
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    for error in native.errors {
+        tracing::warn!(%error, "a certificate authority of the operating system cannot be read");
+    }
+    roots.add_parsable_certificates(native.certs);
+    if let Some(path) = &config.certificate_authorities_file {
+        for authority in certificates(path)? {
+            roots.add(authority).map_err(|error| unusable(path, &error))?;
+        }
+    }
+    if roots.is_empty() {
+        tracing::warn!("no certificate authority is known: no other server can be reached");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Setup(error.to_string()))?
+        .with_root_certificates(roots);
+    let mut client = match (&config.client_certificate_file, &config.client_key_file) {
+        (Some(chain), Some(key)) => {
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+            builder
+                .with_client_auth_cert(certificates(chain)?, private)
+                .map_err(|error| unusable(chain, &error))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(client)
+}
+
+fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::Setup(format!("{}: {error}", path.display()))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| unusable(path, &error))?;
+    if found.is_empty() { Err(unusable(path, &"there is no certificate in it")) } else { Ok(found) }
+}

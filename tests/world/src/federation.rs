@@ -1,0 +1,91 @@
+//! Servers that federate: each on a loopback address of its own, with TLS, all trusting one authority made for the tests.
+//!
+//! A server's name is its address, `127.0.0.N:port`, so no names have to be looked up.
+
+use crate::{Server, keeper::Keeper, server::free_address_on};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+/// The authority of this program's servers.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    file: PathBuf,
+}
+
+impl Authority {
+    fn get() -> &'static Self {
+        static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+        AUTHORITY.get_or_init(|| {
+            let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().expect("a key");
+            let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
+            let file = Keeper::get().root.join("authority.pem");
+            write(&file, &issuer.pem());
+            Self { issuer, file }
+        })
+    }
+
+    /// Writes a certificate for an address, and its key.
+    fn certify(&self, address: IpAddr, certificate: &Path, key: &Path) {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.subject_alt_names = vec![SanType::IpAddress(address)];
+        let pair = KeyPair::generate().expect("a key");
+        let signed = params.signed_by(&pair, &self.issuer).expect("a certificate");
+        write(certificate, &signed.pem());
+        write(key, &pair.serialize_pem());
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+impl Server {
+    /// Starts a server that federates with all others started like this, with these settings on top.
+    ///
+    /// # Panics
+    /// It does not get ready.
+    #[must_use]
+    pub fn federating(program: &str, settings: &[(&str, &str)]) -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = free_address_on(Ipv4Addr::new(127, 0, 0, 2 + number % 250));
+        let name = address.to_string();
+        let root = &Keeper::get().root;
+        let [certificate, key] = ["pem", "key"].map(|end| root.join(format!("{name}.{end}")));
+        let authority = Authority::get();
+        authority.certify(address.ip(), &certificate, &key);
+        let shown = |path: &Path| path.display().to_string();
+        let files = [shown(&certificate), shown(&key), shown(&authority.file)];
+        let mut all = vec![
+            ("federation.enabled", "true"),
+            ("server.name", name.as_str()),
+            ("listeners.federation_tls", name.as_str()),
+            ("listeners.tls_certificate_file", files[0].as_str()),
+            ("listeners.tls_key_file", files[1].as_str()),
+            ("federation.certificate_authorities_file", files[2].as_str()),
+            ("federation.allow_addresses", "127.0.0.0/8"),
+            ("federation.backoff_min_ms", "50"),
+            ("federation.backoff_max_ms", "1000"),
+        ];
+        all.extend_from_slice(settings);
+        Self::with(program, &all)
+    }
+}
+
+/// Two servers that federate.
+///
+/// # Panics
+/// They do not get ready.
+#[must_use]
+pub fn pair(program: &str) -> [Server; 2] {
+    [(), ()].map(|()| Server::federating(program, &[]))
+}
