@@ -17,7 +17,7 @@ use postern_graph::Graph;
 use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::{Cost, Users};
-use postern_web::{Elsewhere, Nowhere};
+use postern_web::Elsewhere;
 use ruma::ServerName;
 use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -173,8 +173,7 @@ fn api(
         media.clone(),
         stopping.clone(),
     )?;
-    let elsewhere: Arc<dyn Elsewhere> =
-        if config.federation.enabled { Arc::new(federation.clone()) } else { Arc::new(Nowhere) };
+    let elsewhere: Arc<dyn Elsewhere> = Arc::new(federation.clone());
     let api = Api::new(
         config.clone(),
         graph.clone(),

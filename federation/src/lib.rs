@@ -50,7 +50,7 @@ use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::Users;
 use ruma::{OwnedServerName, ServerName};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Federation with other servers. Cheap to clone.
@@ -96,7 +96,10 @@ impl Federation {
             users.clone(),
             peers.clone(),
             config.users.presence,
-            Pace::default(),
+            Pace {
+                first: Duration::from_millis(config.federation.backoff_min_ms),
+                longest: Duration::from_millis(config.federation.backoff_max_ms),
+            },
         );
         Ok(Self(Arc::new(Parts {
             config,
@@ -121,6 +124,9 @@ impl Federation {
     pub fn start(&self) -> Result<Followers, Error> {
         self.resume_inbox()?;
         tokio::spawn(device_updates::follow(self.clone()));
+        for (room, _) in self.0.rooms.partial_rooms() {
+            self.fetch_whole_state(room);
+        }
         self.0.outbox.start()
     }
 

@@ -4,7 +4,9 @@
 
 use crate::{
     codec::{Bytes, Decode, Encode, Json, Raw},
-    event::{EventLinks, EventRecord, Membership, MembershipKind, Receipt, RoomHead, RoomRecord},
+    event::{
+        EventLinks, EventRecord, Membership, MembershipKind, PartialRoom, Receipt, RoomHead, RoomRecord,
+    },
     ids::{ChainNum, EventNum, Pos, RoomNum, Root, Seq, ServerNum, StateKeyNum, TypeNum, UserNum},
     log::{LogEntry, LogRecord},
     schema::{self, Family},
@@ -122,6 +124,8 @@ samples! {
         .prop_map(|(version, create, room_type, federate)| {
             Json(RoomRecord { version, create, room_type, federate })
         });
+    Json<PartialRoom>: (EventNum::sample(), vec(text(), 0..4), text())
+        .prop_map(|(join, servers, told_by)| Json(PartialRoom { join, servers, told_by }));
     Json<Receipt>: (text(), Pos::sample(), number())
         .prop_map(|(event_id, pos, ts)| Json(Receipt { event_id, pos, ts }));
     LogRecord: vec(entry(), 0..6).prop_map(|entries| LogRecord { entries });

@@ -127,6 +127,17 @@ pub struct RoomRecord {
     pub federate: bool,
 }
 
+/// A room that was joined before all of its state was told (specification: `omit_members` of `send_join`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartialRoom {
+    /// The event by which this server came in: the state before it is not whole here.
+    pub join: EventNum,
+    /// The servers that were in the room then.
+    pub servers: Vec<String>,
+    /// The server by which it came in.
+    pub told_by: String,
+}
+
 /// Where a room is now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RoomHead {

@@ -7,7 +7,7 @@
 
 use crate::{
     codec::{Decode, Encode, Json, Raw},
-    event::{EventLinks, EventRecord, Membership, RoomHead, RoomRecord},
+    event::{EventLinks, EventRecord, Membership, PartialRoom, RoomHead, RoomRecord},
     ids::{ChainNum, EventNum, Pos, RoomNum, Root, Seq, ServerNum, UserNum},
     log::LogRecord,
 };
@@ -132,6 +132,8 @@ families! {
     /// The servers of a room, from its joined users: how many users each has there, and since when it has any. Written
     /// with memberships.
     RoomServers = "room_server": (RoomNum, String) => (u64, Pos), Kind::Scan(8);
+    /// Rooms whose state is not whole here yet. Written when one is joined, removed when the rest of its state has come.
+    PartialRooms = "partial_room": (RoomNum,) => Json<PartialRoom>, Kind::Small;
     /// Rooms a user has forgotten: up to where.
     Forgotten = "forgotten": (UserNum, RoomNum) => Pos, Kind::Scan(8);
     /// The events that relate to one: (parent, relation type, where the child stands).

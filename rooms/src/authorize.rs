@@ -5,7 +5,7 @@
 //! first failure, and what was decided meanwhile is thrown away.
 
 use crate::{Error, Event, batch::Batch};
-use postern_graph::Root;
+use postern_graph::{Root, event::flags};
 use ruma::{
     EventId,
     events::{StateEventType, TimelineEventType},
@@ -67,6 +67,21 @@ impl Batch<'_> {
         }))
     }
 
+    /// Among the events that `event` names as authorizing it, the membership of `user`.
+    fn named_member(&self, event: &Event, user: &str) -> Result<Option<Arc<Event>>, Error> {
+        for id in event.auth_events() {
+            if let Some(named) = self.event_by_id(id)?
+                && *named.kind() == TimelineEventType::RoomMember
+                && named.state_key() == Some(user)
+                && named.record.room == self.room
+                && !named.record.has(flags::REJECTED)
+            {
+                return Ok(Some(named));
+            }
+        }
+        Ok(None)
+    }
+
     /// The create event of a room whose id is its hash.
     fn create_by_room_id(&self) -> Result<Option<Arc<Event>>, Error> {
         let id = format!("${}", self.room_id().as_str().trim_start_matches('!'));
@@ -81,7 +96,12 @@ impl Batch<'_> {
         let (rules, reading) = (&self.version.rules.authorization, Reading::default());
         let verdict =
             check_state_dependent_auth_rules(rules, event, |event_type: &StateEventType, state_key: &str| {
-                reading.note(self.state_event_in(root, &event_type.to_string(), state_key))
+                let found = reading.note(self.state_event_in(root, &event_type.to_string(), state_key));
+                if found.is_none() && self.is_partial && *event_type == StateEventType::RoomMember {
+                    // Of memberships that are not here yet the event itself says which it rests on.
+                    return reading.note(self.named_member(event, state_key));
+                }
+                found
             });
         reading.decided(verdict)
     }

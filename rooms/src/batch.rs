@@ -111,6 +111,8 @@ pub(crate) struct Batch<'r> {
     order: Vec<EventNum>,
     pub(crate) membership_overlay: HashMap<UserNum, Option<MembershipKind>>,
     pub(crate) server_overlay: HashMap<OwnedServerName, Option<(u64, Pos)>>,
+    /// Not all of the room's state is here.
+    pub(crate) is_partial: bool,
 }
 
 impl<'r> Batch<'r> {
@@ -135,6 +137,7 @@ impl<'r> Batch<'r> {
             order: Vec::new(),
             membership_overlay: HashMap::new(),
             server_overlay: HashMap::new(),
+            is_partial: rooms.is_partial(room),
         }
     }
 
@@ -479,6 +482,16 @@ impl<'r> Batch<'r> {
         Ok(self.keep_aside(event, links))
     }
 
+    /// What is noted of a stored event changes.
+    pub(crate) fn rewrite(&mut self, event: Event) {
+        let num = event.num;
+        self.rewritten.push(num);
+        self.ids.insert(event.id.clone(), num);
+        if self.added.insert(num, Arc::new(event)).is_none() {
+            self.order.push(num);
+        }
+    }
+
     /// Stores an event with its edges only.
     pub(crate) fn keep_aside(&mut self, event: Event, links: &EventLinks) -> Arc<Event> {
         let num = event.num;
@@ -516,7 +529,7 @@ impl<'r> Batch<'r> {
                 self.resolve(roots)?
             }
         };
-        self.move_state(state, event)
+        self.move_state(state, event.record.pos, Some(event.num))
     }
 
     pub(crate) fn authorize(&self, event: &Event) -> Result<(), Error> {

@@ -53,16 +53,16 @@ impl Relation {
 }
 
 impl Batch<'_> {
-    /// The current state becomes `to`, because of `cause`: in the flat form, in memberships, in what was when.
-    pub(crate) fn move_state(&mut self, to: Root, cause: &Arc<Event>) -> Result<(), Error> {
+    /// The current state becomes `to` at `pos`, because of the event `cause` if that alone changes it: in the flat
+    /// form, in memberships, in what was when.
+    pub(crate) fn move_state(&mut self, to: Root, pos: Pos, cause: Option<EventNum>) -> Result<(), Error> {
         let from = std::mem::replace(&mut self.head.state, to);
         if from == to {
             return Ok(());
         }
-        let pos = cause.record.pos;
         self.commit.put::<StateAt>(&(self.room, pos), &to);
         let changes = self.rooms.graph.state_diff_in(&self.commit, from, to)?;
-        if changes.iter().any(|change| change.after != Some(cause.num)) {
+        if changes.iter().any(|change| change.after.is_none() || change.after != cause) {
             self.commit.log(LogEntry::RoomState { room: self.room });
         }
         for change in changes {

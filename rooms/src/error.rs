@@ -57,6 +57,9 @@ pub enum Error {
     /// A PDU from elsewhere names events that are not here, as previous or as authorizing ones.
     #[error("{} events are missing, among them {}", .0.len(), .0.first().map_or("none", |id| id.as_str()))]
     MissingEvents(Vec<ruma::OwnedEventId>),
+    /// The state of the room is not whole here yet, and what was asked for needs it.
+    #[error("not all of the state of this room is known to this server yet")]
+    PartialState,
     /// A PDU from elsewhere fails the checks of its signatures or hashes.
     #[error("{0}")]
     Unverified(String),

@@ -42,3 +42,9 @@ pub const HISTORY_WALK: usize = 2_000;
 pub const ACLS_IN_MEMORY: usize = 500;
 /// Receipts moved by one commit: each takes a sequence number.
 pub const RECEIPTS_AT_ONCE: usize = 1_000;
+/// Servers of a room that are noted while its members are not known.
+pub const SERVERS_OF_A_PARTIAL_ROOM: usize = 10_000;
+/// How long somebody waits for what needs the whole state of a room that was just joined.
+pub const WHOLE_STATE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+/// Members after whom a room without a name is called (specification: `m.heroes`).
+pub const HEROES: usize = 5;

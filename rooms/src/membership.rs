@@ -58,6 +58,10 @@ impl Rooms {
         change: MembershipChange,
     ) -> Result<Option<OwnedEventId>, Error> {
         let room = self.known_room(room)?;
+        // Whoever leaves needs to know nobody's membership but their own.
+        if sender != target || change.to != MembershipKind::Leave {
+            self.wait_for_whole_state(room).await?;
+        }
         let (id, seq) = {
             let _lane = self.lane(room).await;
             let mut batch = self.batch(room)?;

@@ -1,8 +1,8 @@
 //! Events that are known and no part of a room's timeline: what authorizes others, and state told by other servers.
 
-use crate::{Error, Event, Verified, batch::Batch, rooms::Rooms};
+use crate::{Error, Event, Verified, batch::Batch, partial::Omitted, rooms::Rooms};
 use postern_graph::{
-    EventNum, NameKind, Pos, RoomNum,
+    EventNum, NameKind, Pos, RoomNum, Root,
     codec::Json,
     event::{EventLinks, RoomRecord, flags},
     schema::Rooms as RoomRecords,
@@ -56,7 +56,8 @@ impl Rooms {
     }
 
     /// Takes a room over from another server: its state with the events that authorize it, and the event by which a
-    /// user of this server joined, which is signed by all who have to. What was known of the room stays.
+    /// user of this server joined, which is signed by all who have to. What was known of the room stays. With `omitted`
+    /// the state lacks members, which [`Rooms::make_whole`] adds.
     ///
     /// # Errors
     /// [`Error::MissingEvents`] if the state is incomplete, [`Error::Forbidden`] if the join is not allowed by it,
@@ -68,6 +69,7 @@ impl Rooms {
         state: Vec<Verified>,
         auth_chain: Vec<Verified>,
         join: Verified,
+        omitted: Option<Omitted>,
     ) -> Result<(), Error> {
         let version = crate::version::version(version)?;
         let mut commit = self.graph.begin();
@@ -77,8 +79,12 @@ impl Rooms {
             let _lane = self.lane(room).await;
             let head = self.head(room)?.unwrap_or_default();
             let mut batch = Batch::new(self, commit, room, room_id.to_owned(), version, head);
-            batch.adopt(state, auth_chain, join)?;
-            batch.commit()?
+            batch.is_partial = omitted.is_some();
+            let join = batch.adopt(state, auth_chain, join)?;
+            let partial = batch.note_partial(join, omitted);
+            let seq = batch.commit()?;
+            self.partial.note(room, partial);
+            seq
         };
         self.durable(seq).await
     }
@@ -139,23 +145,10 @@ impl Batch<'_> {
         state: Vec<Verified>,
         auth_chain: Vec<Verified>,
         join: Verified,
-    ) -> Result<(), Error> {
+    ) -> Result<EventNum, Error> {
         let in_state: Vec<OwnedEventId> = state.iter().map(|pdu| pdu.id().to_owned()).collect();
         self.outliers(auth_chain.into_iter().chain(state).collect())?;
-        let mut entries = HashMap::with_capacity(in_state.len());
-        for id in &in_state {
-            let Some(event) = self.event_by_id(id)? else { continue };
-            if event.record.has(flags::REJECTED) {
-                continue;
-            }
-            let key = event.record.state_key.ok_or_else(|| {
-                Error::BadJson(format!("the event {id} is no state event, but the server calls it state"))
-            })?;
-            if entries.insert(key, event.num).is_some_and(|other| other != event.num) {
-                return Err(Error::BadJson("the state has two events for one key".to_owned()));
-            }
-        }
-        let before = self.rooms.graph.state_build(&mut self.commit, entries.into_iter().collect());
+        let before = self.told_state(&in_state)?;
         let create = self
             .state_event_in(before, "m.room.create", "")?
             .ok_or_else(|| Error::BadJson("the state has no create event".to_owned()))?;
@@ -175,8 +168,31 @@ impl Batch<'_> {
         }
         // The server of the room knew more than what may be left here of an earlier stay: its state is the room's.
         self.head.extremities.clear();
-        self.place(event, EventLinks { prev, auth }, before)?;
-        Ok(())
+        Ok(self.place(event, EventLinks { prev, auth }, before)?.num)
+    }
+
+    /// A state of the room that another server told, whose events are here. Rejected ones are left out.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] if it is none of this room.
+    pub(crate) fn told_state(&mut self, ids: &[OwnedEventId]) -> Result<Root, Error> {
+        let mut entries = HashMap::with_capacity(ids.len());
+        for id in ids {
+            let Some(event) = self.event_by_id(id)? else { continue };
+            if event.record.has(flags::REJECTED) {
+                continue;
+            }
+            if event.record.room != self.room {
+                return Err(Error::BadJson(format!("the event {id} is of another room")));
+            }
+            let key = event.record.state_key.ok_or_else(|| {
+                Error::BadJson(format!("the event {id} is no state event, but the server calls it state"))
+            })?;
+            if entries.insert(key, event.num).is_some_and(|other| other != event.num) {
+                return Err(Error::BadJson("the state has two events for one key".to_owned()));
+            }
+        }
+        Ok(self.rooms.graph.state_build(&mut self.commit, entries.into_iter().collect()))
     }
 
     fn record_room(&mut self, create: &Arc<Event>) -> Result<(), Error> {

@@ -6,6 +6,7 @@ use crate::{
     batch::{Batch, Draft},
     keys::Keys,
     limits,
+    partial::Partial,
     power::PowerLevels,
     typing::Typing,
     version::{Version, version},
@@ -54,6 +55,7 @@ pub struct Rooms {
     /// Access control lists, by their event and whether that is redacted.
     pub(crate) acls: Cache<(EventNum, bool), Arc<Acl>>,
     typing: Arc<Typing>,
+    pub(crate) partial: Partial,
 }
 
 impl std::fmt::Debug for Rooms {
@@ -71,7 +73,9 @@ impl Rooms {
         version(default_version)?;
         let keys = Keys::load(&graph, server_name)?;
         crate::servers::count_once(&graph)?;
+        let partial = Partial::load(&graph)?;
         Ok(Self {
+            partial,
             graph,
             keys,
             default_version: default_version.to_owned(),

@@ -5,7 +5,11 @@
 //! copy, or not at all.
 
 use crate::{Error, Event, limits, rooms::Rooms};
-use postern_graph::{EventNum, Pos, RoomNum, Root, event::flags, schema::Timeline};
+use postern_graph::{
+    EventNum, Pos, RoomNum, Root,
+    event::{MembershipKind, flags},
+    schema::Timeline,
+};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, RoomId, ServerName, UserId,
     canonical_json::redact_in_place, events::TimelineEventType,
@@ -23,6 +27,15 @@ pub struct Asking<'a> {
     pub server: &'a ServerName,
     /// About this room.
     pub room: RoomNum,
+}
+
+/// The state of a room for a server that joins it.
+#[derive(Debug)]
+pub struct JoinState {
+    /// The state before the join.
+    pub state: Vec<EventNum>,
+    /// What authorizes it and the join.
+    pub auth_chain: Vec<EventNum>,
 }
 
 impl Rooms {
@@ -103,8 +116,9 @@ impl Rooms {
     /// The state before an event, and the auth chain of all of it.
     ///
     /// # Errors
-    /// [`Error::NotFound`] for an event whose state is not known.
+    /// [`Error::NotFound`] for an event whose state is not known, [`Error::PartialState`] while no state of the room is.
     pub fn state_before_event(&self, event: &Event) -> Result<(Vec<EventNum>, Vec<EventNum>), Error> {
+        self.has_whole_state(event.record.room)?;
         if event.record.has(flags::OUTLIER) {
             return Err(Error::not_found("the state at the event is not known to this server"));
         }
@@ -112,6 +126,56 @@ impl Rooms {
             self.graph.state_entries(event.record.state_before)?.into_iter().map(|(_, num)| num).collect();
         let chain = self.auth_chain(&state)?;
         Ok((state, chain))
+    }
+
+    /// What a server is told whose user joins by `join`. With `omit_members` only those memberships stand in the state
+    /// by which the room is called when it has no name (specification: `send_join`).
+    ///
+    /// # Errors
+    /// As [`Rooms::state_before_event`].
+    pub fn state_for_join(&self, join: &Event, omit_members: bool) -> Result<JoinState, Error> {
+        let room = join.record.room;
+        self.has_whole_state(room)?;
+        let mut state: Vec<EventNum> =
+            self.graph.state_entries(join.record.state_before)?.into_iter().map(|(_, num)| num).collect();
+        if omit_members {
+            let members: HashSet<EventNum> = MembershipKind::ALL
+                .iter()
+                .map(|kind| self.members_of(room, *kind))
+                .collect::<Result<Vec<_>, _>>()?
+                .into_iter()
+                .flatten()
+                .map(|(_, event)| event)
+                .collect();
+            let heroes = if self.is_named(room)? { Vec::new() } else { self.first_members(join)? };
+            state.retain(|num| !members.contains(num) || heroes.contains(num));
+        }
+        let told: HashSet<EventNum> = state.iter().copied().collect();
+        let rests_on: Vec<EventNum> = state.iter().copied().chain([join.num]).collect();
+        let mut auth_chain = self.auth_chain(&rests_on)?;
+        if omit_members {
+            auth_chain.retain(|num| !told.contains(num));
+        }
+        Ok(JoinState { state, auth_chain })
+    }
+
+    fn is_named(&self, room: RoomNum) -> Result<bool, Error> {
+        let says = |kind: &str, field: &str| -> Result<bool, Error> {
+            let event = self.state(room, kind, "")?;
+            Ok(event.and_then(|event| event.content_text(field)).is_some_and(|text| !text.is_empty()))
+        };
+        Ok(says("m.room.name", "name")? || says("m.room.canonical_alias", "alias")?)
+    }
+
+    /// The members after whom a room without a name is called, but for who joins.
+    fn first_members(&self, join: &Event) -> Result<Vec<EventNum>, Error> {
+        let mut first = self.members_of(join.record.room, MembershipKind::Join)?;
+        first.extend(self.members_of(join.record.room, MembershipKind::Invite)?);
+        let mut first: Vec<EventNum> =
+            first.into_iter().map(|(_, event)| event).filter(|event| *event != join.num).collect();
+        first.sort_unstable();
+        first.truncate(limits::HEROES);
+        Ok(first)
     }
 
     /// The events that authorize these, the events that authorize those, and so on.

@@ -19,12 +19,17 @@ fn parsed(server: &str) -> Result<OwnedServerName, Error> {
 impl Rooms {
     /// The servers that have a joined user in a room, this one among them if it has.
     pub fn servers_in(&self, room: RoomNum) -> Result<Vec<OwnedServerName>, Error> {
-        self.graph.scan::<RoomServers, _>(&(room,)).iter().map(|entry| parsed(&entry?.0.1)).collect()
+        let mut servers: BTreeSet<OwnedServerName> = self.servers_beside_members(room);
+        for entry in self.graph.scan::<RoomServers, _>(&(room,)).iter() {
+            servers.insert(parsed(&entry?.0.1)?);
+        }
+        Ok(servers.into_iter().collect())
     }
 
     /// Whether a server has a joined user in a room.
     pub fn is_in(&self, server: &ServerName, room: RoomNum) -> Result<bool, Error> {
-        Ok(self.graph.has::<RoomServers>(&(room, server.as_str().to_owned()))?)
+        Ok(self.graph.has::<RoomServers>(&(room, server.as_str().to_owned()))?
+            || self.servers_beside_members(room).contains(server))
     }
 
     /// Where a server came into a room: the position of the event that joined the first of the users it has there.
@@ -63,13 +68,9 @@ impl Rooms {
     pub fn servers_with(&self, user: UserNum) -> Result<BTreeSet<OwnedServerName>, Error> {
         let mut servers = BTreeSet::new();
         for room in self.joined_rooms(user)? {
-            for entry in self.graph.scan::<RoomServers, _>(&(room,)).iter() {
-                let ((_, server), _) = entry?;
-                if server != self.server_name().as_str() {
-                    servers.insert(parsed(&server)?);
-                }
-            }
+            servers.extend(self.servers_in(room)?);
         }
+        servers.remove(self.server_name());
         Ok(servers)
     }
 

@@ -101,6 +101,7 @@ impl Rooms {
             if !self.is_resident(room)? {
                 return Err(Error::not_found("this server is not in the room"));
             }
+            self.has_whole_state(room)?;
             let mut batch = self.batch(room)?;
             let id = pdu.id().to_owned();
             match batch.receive(pdu, &[])? {

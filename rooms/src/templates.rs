@@ -36,6 +36,7 @@ impl Rooms {
         if !self.is_resident(number)? {
             return Err(Error::not_found("this server is not in the room"));
         }
+        self.has_whole_state(number)?;
         let batch = self.batch(number)?;
         let version = batch.version.id.to_string();
         if versions.is_some_and(|versions| !versions.contains(&version)) {

@@ -1,6 +1,7 @@
 //! Rooms whose history forks: two branches, many branches, in any order, against a model that resolves from scratch.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "other tests use more of the model")]
 mod model;
 
 use model::{Model, State};

@@ -173,5 +173,5 @@ fn a_server_without_federation_has_no_such_endpoints() {
     assert_eq!(anyone.get("/_matrix/federation/v1/version").status(), 404);
     let alice = server.register("alice");
     let path = format!("/_matrix/client/v3/join/{}?via=elsewhere.test", enc("!room:elsewhere.test"));
-    assert_eq!(alice.post(&path, json!({})).status(), 404);
+    assert_eq!(alice.post(&path, json!({})).status(), 403);
 }

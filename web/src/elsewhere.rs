@@ -1,7 +1,7 @@
 //! What other servers are asked for on behalf of local users.
 //!
-//! The client-server API asks, federation answers; they do not know each other. A server that does not federate has
-//! [`Nowhere`].
+//! The client-server API asks, federation answers; they do not know each other. [`Nowhere`] is for
+//! what needs no other servers.
 
 use crate::ApiError;
 use futures::future::{BoxFuture, FutureExt, ready};

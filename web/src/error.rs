@@ -158,6 +158,7 @@ impl From<postern_rooms::Error> for ApiError {
             E::AliasInUse(_) => bad("M_ROOM_IN_USE"),
             E::BadAlias(_) => bad("M_BAD_ALIAS"),
             E::BadState(_) => bad("M_BAD_STATE"),
+            E::PartialState => Self::new(StatusCode::NOT_FOUND, "M_UNABLE_DUE_TO_PARTIAL_STATE", text),
             // No client brings PDUs, so these come from what is stored.
             E::Unresolvable(_) | E::MissingEvents(_) | E::Unverified(_) => Self::internal(&text),
             E::DuplicateAnnotation => bad("M_DUPLICATE_ANNOTATION"),

@@ -320,6 +320,7 @@ async fn members(
     Query(query): Query<Which>,
 ) -> Answer {
     let room = room_num(&api, &room)?;
+    api.rooms.wait_for_whole_state(room).await?;
     let viewer = viewer(&session);
     let (mut root, latest) = api.rooms.readable_state(room, &viewer)?;
     if let Some(at) = &query.at {
@@ -350,6 +351,7 @@ async fn joined_members(
     Params(room): Params<OwnedRoomId>,
 ) -> Answer {
     let room = joined_room(&api, &session, &room)?;
+    api.rooms.wait_for_whole_state(room).await?;
     let mut joined = Map::new();
     for (_, event) in api.rooms.members_of(room, MembershipKind::Join)? {
         let event = api.rooms.event(event)?;

@@ -39,6 +39,7 @@ async fn all(
     Params(room): Params<OwnedRoomId>,
 ) -> Answer<Json<Vec<Box<RawValue>>>> {
     let room = room_num(&api, &room)?;
+    api.rooms.wait_for_whole_state(room).await?;
     let viewer = viewer(&session);
     let (root, _) = api.rooms.readable_state(room, &viewer)?;
     let format = Format { room_id: true, bundled: false };

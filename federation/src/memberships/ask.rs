@@ -8,7 +8,7 @@ use crate::{
 };
 use postern_graph::{RoomNum, event::MembershipKind};
 use postern_rooms::{
-    Error as RoomsError, MembershipChange, Received, Verified,
+    Error as RoomsError, MembershipChange, Omitted, Received, Verified,
     version::{SUPPORTED, Version, version},
 };
 use ruma::{CanonicalJsonObject, OwnedEventId, OwnedServerName, RoomId, ServerName, UserId};
@@ -34,6 +34,10 @@ struct Joined {
     state: Vec<Box<RawValue>>,
     auth_chain: Vec<Box<RawValue>>,
     event: Option<Box<RawValue>>,
+    #[serde(default)]
+    members_omitted: bool,
+    #[serde(default)]
+    servers_in_room: Vec<OwnedServerName>,
 }
 
 #[derive(Deserialize)]
@@ -77,7 +81,7 @@ impl Federation {
         let (version, join) =
             self.propose(server, "make_join", user, room, MembershipKind::Join, content).await?;
         let path = format!(
-            "/_matrix/federation/v2/send_join/{}/{}?omit_members=false",
+            "/_matrix/federation/v2/send_join/{}/{}?omit_members=true",
             enc(room.as_str()),
             enc(join.id().as_str())
         );
@@ -88,9 +92,9 @@ impl Federation {
             return Err(PeerError::BadAnswer("the room is too large".to_owned()).into());
         }
         // A restricted room's server has added its signature.
-        let join = match answer.event {
+        let join = match &answer.event {
             Some(event) => {
-                let signed = self.verify(&version, verify::parse(&event)?).await?;
+                let signed = self.verify(&version, verify::parse(event)?).await?;
                 if signed.id() != join.id() {
                     return Err(
                         PeerError::BadAnswer("the server joined with another event".to_owned()).into()
@@ -116,7 +120,14 @@ impl Federation {
             self.verify_all(&version, &answer.auth_chain)
         );
         let (state, auth_chain) = judgeable(state, auth_chain)?;
-        rooms.adopt(room, version.id.as_str(), state, auth_chain, join).await?;
+        let omitted = answer
+            .members_omitted
+            .then(|| Omitted { servers: answer.servers_in_room, told_by: server.to_owned() });
+        let is_partial = omitted.is_some();
+        rooms.adopt(room, version.id.as_str(), state, auth_chain, join, omitted).await?;
+        if is_partial && let Some(number) = rooms.room(room)? {
+            self.fetch_whole_state(number);
+        }
         Ok(())
     }
 

@@ -3,5 +3,6 @@
 
 mod ask;
 mod serve;
+mod whole;
 
 pub(crate) use serve::routes;

@@ -155,36 +155,43 @@ async fn joined(
     room: &RoomId,
     id: &EventId,
     pdu: &RawValue,
+    omit_members: bool,
 ) -> Result<Value, ApiError> {
     let accepted = accept(federation, origin, room, id, pdu, MembershipKind::Join).await?;
     let rooms = &federation.0.rooms;
     let asking = federation.asking(origin, room)?;
     let event = rooms.event_asked_for(asking, accepted.id())?;
-    let (state, mut chain) = rooms.state_before_event(&event)?;
-    for num in rooms.auth_chain(&[event.num])? {
-        if !chain.contains(&num) {
-            chain.push(num);
-        }
-    }
+    let told = rooms.state_for_join(&event, omit_members)?;
     let served = |nums: Vec<postern_graph::EventNum>| -> Result<Vec<Box<RawValue>>, ApiError> {
         nums.into_iter().map(|num| Ok(rooms.served(asking, &*rooms.event(num)?)?)).collect()
     };
-    Ok(json!({
+    let mut answer = json!({
         "origin": rooms.server_name(),
-        "state": served(state)?,
-        "auth_chain": served(chain)?,
+        "state": served(told.state)?,
+        "auth_chain": served(told.auth_chain)?,
         "event": rooms.served(asking, &event)?,
-        "members_omitted": false,
-    }))
+        "members_omitted": omit_members,
+    });
+    if omit_members {
+        answer["servers_in_room"] = json!(rooms.servers_in(event.record.room)?);
+    }
+    Ok(answer)
 }
 
 async fn send_join(
     State(federation): State<Federation>,
     Origin(origin): Origin,
     Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Query(how): Query<How>,
     Body(pdu): Body<Box<RawValue>>,
 ) -> Answer {
-    Ok(Json(joined(&federation, &origin, &room, &id, &pdu).await?))
+    Ok(Json(joined(&federation, &origin, &room, &id, &pdu, how.omit_members).await?))
+}
+
+#[derive(Debug, Deserialize)]
+struct How {
+    #[serde(default)]
+    omit_members: bool,
 }
 
 async fn send_join_v1(
@@ -193,7 +200,7 @@ async fn send_join_v1(
     Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
     Body(pdu): Body<Box<RawValue>>,
 ) -> Answer {
-    Ok(Json(json!([200, joined(&federation, &origin, &room, &id, &pdu).await?])))
+    Ok(Json(json!([200, joined(&federation, &origin, &room, &id, &pdu, false).await?])))
 }
 
 async fn send_leave(

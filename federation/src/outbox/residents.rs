@@ -33,6 +33,8 @@ pub(super) fn around(rooms: &Rooms, event: &Event) -> Result<BTreeSet<OwnedServe
                     .map_err(|error| postern_rooms::Error::BadJson(error.to_string()))?,
             );
         }
+        // Whose members are not known yet has these servers.
+        servers.extend(rooms.servers_beside_members(event.record.room));
     }
     Ok(servers)
 }
@@ -49,6 +51,9 @@ pub(super) fn waiting_outside(rooms: &Rooms, event: &Event) -> Result<Option<Own
 
 /// Whether a server had joined users in the room of an event, in the state before it or in the one after it.
 pub(super) fn was_in(rooms: &Rooms, server: &ServerName, event: &Event) -> Result<bool, Error> {
+    if rooms.servers_beside_members(event.record.room).contains(server) {
+        return Ok(true);
+    }
     let (mut counts, mut at) = now(rooms, event.record.room, Some(server))?;
     for root in moments(event) {
         apply(rooms, &mut counts, at, root)?;

@@ -194,6 +194,11 @@ impl Model {
         chain
     }
 
+    /// The model hears of an event that was made elsewhere.
+    pub fn learn(&mut self, id: &EventId, json: &str) {
+        self.add(Pdu::of(id.to_owned(), json));
+    }
+
     /// The resolution of whole states, from scratch.
     pub fn resolved(&self, states: Vec<State>) -> State {
         let [first, ..] = states.as_slice() else { return State::new() };

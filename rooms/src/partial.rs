@@ -1,0 +1,247 @@
+//! Rooms that are joined before all of their state is here.
+//!
+//! A server that joins a large room is told its state without the members, and the room is used at once (specification:
+//! `omit_members` of `send_join`). Until the rest has come, a membership that is not here is taken from the events that
+//! an event names as authorizing it; who asks for all members waits; other servers are told no state. When the rest is
+//! here, [`Rooms::make_whole`] works out the states after everything that has come meanwhile again, and judges it by them.
+
+use crate::{Error, batch::Batch, limits, rooms::Rooms};
+use dashmap::DashMap;
+use postern_graph::{
+    EventNum, Graph, Pos, RoomNum, Root,
+    codec::Json,
+    event::{PartialRoom, flags},
+    schema::{PartialRooms, Timeline},
+};
+use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+use tokio::sync::Notify;
+
+/// What a server that let this one into a room has told instead of the members.
+#[derive(Debug, Clone)]
+pub struct Omitted {
+    /// The servers in the room.
+    pub servers: Vec<OwnedServerName>,
+    /// The server that told.
+    pub told_by: OwnedServerName,
+}
+
+/// The rooms whose state is not whole, as they are stored, kept in memory: nearly always there is none.
+#[derive(Debug, Default)]
+pub(crate) struct Partial {
+    rooms: DashMap<RoomNum, Arc<PartialRoom>>,
+    ended: Notify,
+}
+
+impl Partial {
+    pub(crate) fn load(graph: &Graph) -> Result<Self, Error> {
+        let partial = Self::default();
+        for entry in graph.scan::<PartialRooms, _>(&()).iter() {
+            let ((room,), Json(record)) = entry?;
+            partial.rooms.insert(room, Arc::new(record));
+        }
+        Ok(partial)
+    }
+
+    /// A room is partial, or is not any more.
+    pub(crate) fn note(&self, room: RoomNum, record: Option<PartialRoom>) {
+        match record {
+            Some(record) => {
+                self.rooms.insert(room, Arc::new(record));
+            }
+            None => {
+                self.rooms.remove(&room);
+                self.ended.notify_waiters();
+            }
+        }
+    }
+
+    /// The servers of a room whose members are not known; nobody if they are.
+    pub(crate) fn servers(&self, room: RoomNum) -> BTreeSet<OwnedServerName> {
+        if self.rooms.is_empty() {
+            return BTreeSet::new();
+        }
+        self.rooms.get(&room).map_or_else(BTreeSet::new, |record| {
+            record.servers.iter().filter_map(|server| ServerName::parse(server).ok()).collect()
+        })
+    }
+}
+
+impl Rooms {
+    /// Whether the state of a room is not whole here yet.
+    #[must_use]
+    pub fn is_partial(&self, room: RoomNum) -> bool {
+        !self.partial.rooms.is_empty() && self.partial.rooms.contains_key(&room)
+    }
+
+    /// The rooms whose state is not whole here yet: the event before which it has to be asked for, and whom to ask first.
+    pub fn partial_rooms(&self) -> Vec<(RoomNum, Arc<PartialRoom>)> {
+        self.partial.rooms.iter().map(|entry| (*entry.key(), entry.value().clone())).collect()
+    }
+
+    /// What is known of a room whose state is not whole here yet.
+    #[must_use]
+    pub fn partial_room(&self, room: RoomNum) -> Option<Arc<PartialRoom>> {
+        self.partial.rooms.get(&room).map(|record| record.clone())
+    }
+
+    /// The servers of a room whose members are not known yet; nobody if they are.
+    #[must_use]
+    pub fn servers_beside_members(&self, room: RoomNum) -> BTreeSet<OwnedServerName> {
+        self.partial.servers(room)
+    }
+
+    /// # Errors
+    /// [`Error::PartialState`] if the state of the room is not whole here.
+    pub fn has_whole_state(&self, room: RoomNum) -> Result<(), Error> {
+        if self.is_partial(room) { Err(Error::PartialState) } else { Ok(()) }
+    }
+
+    /// Waits until the state of a room is whole, for as long as somebody who asks can be let wait.
+    ///
+    /// # Errors
+    /// [`Error::PartialState`] if it is not then.
+    pub async fn wait_for_whole_state(&self, room: RoomNum) -> Result<(), Error> {
+        let whole = async {
+            loop {
+                let ended = self.partial.ended.notified();
+                tokio::pin!(ended);
+                ended.as_mut().enable();
+                if !self.is_partial(room) {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        tokio::time::timeout(limits::WHOLE_STATE_PATIENCE, whole).await.map_err(|_| Error::PartialState)
+    }
+
+    /// Nobody of this server is in the room any more: the rest of its state will not be asked for.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn give_up_whole_state(&self, room: RoomNum) -> Result<(), Error> {
+        let _lane = self.lane(room).await;
+        let mut commit = self.graph.begin();
+        commit.delete::<PartialRooms>(&(room,));
+        let seq = self.graph.commit(commit)?;
+        self.partial.note(room, None);
+        self.durable(seq).await
+    }
+
+    /// The whole state before the event by which this server came into a room, told by another server, whose events
+    /// were given to [`Rooms::add_outliers`]. All that has happened since is judged by it.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] if it is no state of the room.
+    pub async fn make_whole(&self, room: &RoomId, state: &[OwnedEventId]) -> Result<(), Error> {
+        let room = self.known_room(room)?;
+        let seq = {
+            let _lane = self.lane(room).await;
+            let Some(record) = self.partial_room(room) else { return Ok(()) };
+            let mut batch = self.batch(room)?;
+            batch.is_partial = false;
+            batch.make_whole(record.join, state)?;
+            let seq = batch.commit()?;
+            self.partial.note(room, None);
+            seq
+        };
+        self.durable(seq).await
+    }
+}
+
+impl Batch<'_> {
+    /// Notes what is omitted of the room's state, or that nothing is.
+    pub(crate) fn note_partial(&mut self, join: EventNum, omitted: Option<Omitted>) -> Option<PartialRoom> {
+        let record = omitted.map(|omitted| PartialRoom {
+            join,
+            servers: omitted
+                .servers
+                .iter()
+                .take(limits::SERVERS_OF_A_PARTIAL_ROOM)
+                .map(ToString::to_string)
+                .collect(),
+            told_by: omitted.told_by.to_string(),
+        });
+        match &record {
+            Some(record) => self.commit.put::<PartialRooms>(&(self.room,), &Json(record.clone())),
+            None => self.commit.delete::<PartialRooms>(&(self.room,)),
+        }
+        record
+    }
+
+    fn make_whole(&mut self, join: EventNum, state: &[OwnedEventId]) -> Result<(), Error> {
+        let whole = self.told_state(state)?;
+        let start = self.event(join)?.record.pos;
+        let since: Vec<EventNum> = self
+            .rooms
+            .graph
+            .scan::<Timeline, _>(&(self.room,))
+            .from(&(self.room, start))
+            .iter()
+            .map(|entry| entry.map(|(_, num)| num))
+            .collect::<Result<_, _>>()?;
+        let mut states: HashMap<EventNum, Root> = HashMap::with_capacity(since.len());
+        for num in since {
+            let before = if num == join { whole } else { self.whole_state_before(num, &states)? };
+            states.insert(num, self.judge_again(num, before)?);
+        }
+        let mut ends = Vec::with_capacity(self.head.extremities.len());
+        for num in &self.head.extremities {
+            if self.event(*num)?.record.is_visible() {
+                ends.push(*num);
+            }
+        }
+        if !ends.is_empty() {
+            self.head.extremities = ends;
+        }
+        let mut roots = Vec::with_capacity(self.head.extremities.len());
+        for num in &self.head.extremities {
+            roots.push(self.event(*num)?.record.state_after);
+        }
+        let state = self.resolve(roots)?;
+        let pos = Pos::at(self.commit.take_seq());
+        self.move_state(state, pos, None)?;
+        self.commit.delete::<PartialRooms>(&(self.room,));
+        Ok(())
+    }
+
+    /// The state before an event that has come since, by the states that were worked out again. What other servers told
+    /// of the state after events that are not here stands.
+    fn whole_state_before(&mut self, num: EventNum, states: &HashMap<EventNum, Root>) -> Result<Root, Error> {
+        let event = self.event(num)?;
+        let (prev, missing) = self.prev_links(&event)?;
+        let mut roots: HashSet<Root> = HashSet::with_capacity(prev.len() + 1);
+        for num in &prev {
+            roots.insert(match states.get(num) {
+                Some(root) => *root,
+                None => self.event(*num)?.record.state_after,
+            });
+        }
+        if roots.is_empty() || !missing.is_empty() {
+            roots.insert(event.record.state_before);
+        }
+        self.resolve(roots)
+    }
+
+    /// Judges an event that is part of the room again, where the state before it is `before`. The state after it.
+    fn judge_again(&mut self, num: EventNum, before: Root) -> Result<Root, Error> {
+        let known = self.event(num)?;
+        let mut event = (*known).clone();
+        if event.record.is_visible()
+            && let Err(why) = self.allowed_in(before, &event)?
+        {
+            tracing::info!(event = %event.id, why, "an event is rejected by the whole state of its room");
+            event.record.flags |= flags::REJECTED;
+        }
+        self.set_states(&mut event, before)?;
+        let after = event.record.state_after;
+        if event.record != known.record {
+            self.rewrite(event);
+        }
+        Ok(after)
+    }
+}
