@@ -7,8 +7,10 @@
 
 mod answers;
 mod honest;
+mod invites;
 mod listen;
 mod peer;
+mod proposals;
 mod room;
 
 use peer::{Mallory, fate, until};
