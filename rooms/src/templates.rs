@@ -106,7 +106,7 @@ impl Rooms {
             [("prev_events", limits::PREV_EVENTS), ("auth_events", limits::TEMPLATE_AUTH_EVENTS)]
         {
             let list = template.get(name).and_then(CanonicalJsonValue::as_array);
-            let fits = |list: &&Vec<CanonicalJsonValue>| {
+            let fits = |list: &&[CanonicalJsonValue]| {
                 list.len() <= most && list.iter().all(|entry| is_reference(entry, &version))
             };
             let list = list.filter(fits).ok_or_else(|| {
@@ -128,6 +128,19 @@ impl Rooms {
     /// [`Error::Signing`] if it is neither.
     pub fn cosign(&self, room_version: &str, pdu: &mut CanonicalJsonObject) -> Result<(), Error> {
         self.keys.cosign(pdu, &*version(room_version)?)
+    }
+
+    /// Whether this server may let a user join who names a local user as authorising it: the user is in a room that allows
+    /// joining, or needs nobody's leave.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] if it is the join of nobody.
+    pub fn admits(&self, room: &RoomId, pdu: &CanonicalJsonObject) -> Result<bool, Error> {
+        let user = pdu.get("sender").and_then(CanonicalJsonValue::as_str).unwrap_or_default();
+        let user = UserId::parse(user).map_err(|error| Error::BadJson(error.to_string()))?;
+        let batch = self.batch(self.known_room(room)?)?;
+        let before = batch.state("m.room.member", user.as_str())?.and_then(|event| event.membership());
+        Ok(matches!(admission(&batch, &user, before)?, Admission::By(_) | Admission::NotNeeded))
     }
 
     /// Whether a join names a local user as the one who authorises it, so that this server has to sign it.
