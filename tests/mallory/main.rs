@@ -12,6 +12,7 @@ mod listen;
 mod peer;
 mod proposals;
 mod room;
+mod signing;
 
 use peer::{Mallory, fate, until};
 use postern_world::{Client, Server, enc};
