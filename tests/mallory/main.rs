@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answers;
+mod authorisation;
 mod honest;
 mod invites;
 mod listen;
@@ -13,6 +14,7 @@ mod peer;
 mod proposals;
 mod room;
 mod signing;
+mod state;
 
 use peer::{Mallory, fate, until};
 use postern_world::{Client, Server, enc};
@@ -35,7 +37,7 @@ fn server() -> Server {
 }
 
 fn server_with(settings: &[(&str, &str)]) -> Server {
-    let mut all = vec![("log.level", "info")];
+    let mut all = vec![("log.level", "warn,postern_rooms=info,postern_federation=info")];
     all.extend_from_slice(settings);
     Server::federating(PROGRAM, &all)
 }
