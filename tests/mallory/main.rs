@@ -7,6 +7,7 @@
 
 mod answers;
 mod authorisation;
+mod confidentiality;
 mod honest;
 mod invites;
 mod listen;
@@ -15,6 +16,7 @@ mod proposals;
 mod room;
 mod signing;
 mod state;
+mod visibility;
 
 use peer::{Mallory, fate, until};
 use postern_world::{Client, Server, enc};
