@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http::{Method, Request, Response};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -50,6 +50,8 @@ pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
+    /// What of the body comes first, and once.
+    pub first: Bytes,
     /// Before the answer begins.
     pub after: Duration,
     /// How often the body is sent, one after the other, with a pause before each but the first.
@@ -67,6 +69,7 @@ impl Reply {
             status: 200,
             headers: vec![("content-type".to_owned(), content_type.to_owned())],
             body: body.into(),
+            first: Bytes::new(),
             after: Duration::ZERO,
             times: 1,
             pause: Duration::ZERO,
@@ -92,16 +95,18 @@ impl Reply {
         let body = if self.times == 1 {
             Body::from(piece)
         } else {
-            Body::from_stream(stream::unfold(self.times, move |left| {
+            let first = stream::iter([Ok::<_, Infallible>(self.first)]);
+            let rest = stream::unfold(self.times, move |left| {
                 let piece = piece.clone();
                 async move {
                     if left == 0 {
                         return None;
                     }
                     tokio::time::sleep(pause).await;
-                    Some((Ok::<_, Infallible>(piece), left - 1))
+                    Some((Ok(piece), left - 1))
                 }
-            }))
+            });
+            Body::from_stream(first.chain(rest))
         };
         response.body(body).unwrap()
     }

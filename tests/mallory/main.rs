@@ -8,9 +8,12 @@
 mod answers;
 mod authorisation;
 mod confidentiality;
+mod exhaustion;
 mod honest;
 mod invites;
 mod listen;
+mod logs;
+mod media;
 mod peer;
 mod proposals;
 mod room;
