@@ -3,7 +3,7 @@
 use axum::body::Body;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use postern_world::Seat;
@@ -23,13 +23,10 @@ use tokio_rustls::TlsAcceptor;
 /// A request that came.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    pub method: Method,
     /// The segments of the path, decoded.
     pub segments: Vec<String>,
     /// The parameters, decoded.
     pub query: Vec<(String, String)>,
-    /// Path and query as they came.
-    pub target: String,
     pub body: Bytes,
 }
 
@@ -163,7 +160,6 @@ async fn answer(
     let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
     let pairs = head.uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     let asked = Asked {
-        method: head.method,
         segments: head.uri.path().trim_start_matches('/').split('/').map(decode).collect(),
         query: pairs
             .map(|pair| {
@@ -171,7 +167,6 @@ async fn answer(
                 (decode(name), decode(value))
             })
             .collect(),
-        target: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         body,
     };
     let reply = answers(&asked);

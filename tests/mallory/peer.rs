@@ -4,7 +4,7 @@
 use crate::{
     answers,
     listen::{Answers, Asked, Reply, listen},
-    room::{Pdu, Room, State, cosign, seal},
+    room::{Pdu, Room, cosign, seal},
 };
 use postern_world::{Answer, Client, Method, Seat, Server, enc};
 use ruma::{
@@ -355,14 +355,6 @@ impl Mallory {
     pub fn until(&self, room: &str, what: &str, shows: impl Fn(&Room) -> bool) {
         until(|| self.parts.rooms().get(room).is_some_and(&shows), what);
     }
-
-    /// The state of a room by what `server` says was before an event: event ids.
-    #[track_caller]
-    pub fn state_ids(&self, server: &Server, room: &str, event: &str) -> Vec<String> {
-        let path = format!("v1/state_ids/{}?event_id={}", enc(room), enc(event));
-        let said = self.get(server, &path).ok();
-        said["pdu_ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect()
-    }
 }
 
 /// Canonical JSON of a value without fractions.
@@ -405,9 +397,4 @@ pub fn fate(server: &Server, event: &str, words: &str) -> String {
         &format!("the log says {words:?} about {event}"),
     );
     found.unwrap_or_default()
-}
-
-/// Entries of a state, for tests that lie about it.
-pub fn without(state: &State, kind: &str) -> State {
-    state.iter().filter(|((each, _), _)| each != kind).map(|(key, id)| (key.clone(), id.clone())).collect()
 }

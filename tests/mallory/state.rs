@@ -264,10 +264,10 @@ fn attack_24_back_dated_state_by_who_gave_up_power_is_soft_failed() {
     assert_eq!(join_rule(), "public");
     assert_eq!(alice.event(&room, &closed.id).status(), 404);
     let since = alice.now();
-    alice.send_text(&room, "nothing follows on it here");
+    let said = alice.send_text(&room, "nothing follows on it here");
     assert_eq!(join_rule(), "public");
     // Somebody in the room, it may be she herself, follows on it and on what is.
-    until(|| mallory.room(&room).ends.len() == 1, "alice is heard");
+    mallory.until(&room, "alice is heard", |room| room.has(&said));
     mallory.change_room(&room, |room| room.keep(&closed));
     let kept = mallory.room(&room);
     let prev: Vec<String> = kept.ends.iter().cloned().chain([closed.id.clone()]).collect();
