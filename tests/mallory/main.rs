@@ -16,6 +16,7 @@ mod logs;
 mod media;
 mod peer;
 mod proposals;
+mod report;
 mod room;
 mod signing;
 mod state;
