@@ -44,7 +44,7 @@ fn federation(parts: &Parts, asked: &Asked, version: &str, rest: &[&str]) -> Rep
         ["event", id] => {
             let rooms = parts.rooms();
             match rooms.values().find_map(|room| room.event(id)) {
-                Some(event) => transaction(parts, &[event.clone()]),
+                Some(event) => transaction(parts, std::slice::from_ref(event)),
                 None => unknown(),
             }
         }

@@ -166,7 +166,7 @@ fn attack_22_a_room_has_one_create_event_which_says_no_room() {
         let pdu = scene.sealed(draft.clone());
         scene.mallory.transact(scene.here, &[&pdu], &[]).done();
         scene.settle();
-        assert_eq!(scene.alice.state(&scene.room, "m.room.create", "").ok()["creator"] == *eve, false);
+        assert_ne!(scene.alice.state(&scene.room, "m.room.create", "").ok()["creator"], *eve);
         assert_eq!(scene.alice.event(&scene.room, &pdu.id).status(), 404);
         draft.as_object_mut().unwrap().remove("room_id");
         let pdu = scene.sealed(draft);

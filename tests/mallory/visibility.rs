@@ -230,6 +230,6 @@ fn attack_39_what_was_redacted_shows_nowhere_any_more() {
     }
     assert!(!search(&bob, "confidential").contains("confidential t"));
     // Nor does it come back by what is kept: the server that was told the event keeps its own copy, this one none.
-    let found = search(&alice, "confidential");
+    let found = search(alice, "confidential");
     assert!(!found.contains("confidential edit"), "{found}");
 }
