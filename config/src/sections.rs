@@ -4,7 +4,8 @@ use crate::{
     declare::sections,
     secret::Secret,
     types::{
-        EncryptByDefault, LogFilter, LogFormat, RegistrationMode, RoomVersion, ServerName, ServerPattern, Who,
+        EncryptByDefault, LogFilter, LogFormat, PublicKey, RegistrationMode, RoomVersion, ServerName,
+        ServerPattern, Who,
     },
     value::{between, positive_up_to},
 };
@@ -185,6 +186,9 @@ sections! {
         denied_servers: Vec<ServerPattern> = Vec::new(), example "[\"evil.example.com\"]";
         /// Servers that are asked for the keys of a server that cannot be asked itself. They are believed.
         trusted_key_servers: Vec<ServerName> = Vec::new(), example "[\"matrix.org\"]";
+        /// Public signing keys whose private halves are known to others than their servers, base64: nothing they
+        /// signed is believed. The key of the specification's examples never is.
+        refused_keys: Vec<PublicKey> = Vec::new(), example "[\"XGX0JRS2Af3be3knz2fBiRbApjm2Dh61gXDJA8kcJNI\"]";
         /// Certificate authorities that are trusted beside those of the operating system, PEM.
         certificate_authorities_file: Option<PathBuf> = None, example "\"/etc/postern/tls/authorities.pem\"";
         /// A certificate chain this server shows to other servers that ask for one, PEM.

@@ -122,6 +122,31 @@ written_as_text!(
     |pattern| pattern.0.clone()
 );
 
+/// The public half of a signing key of a server, Ed25519.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicKey(String);
+
+impl PublicKey {
+    /// Characters of base64 that 32 bytes are, without padding.
+    const LENGTH: usize = 43;
+
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim_end_matches('=');
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+        (text.len() == Self::LENGTH && text.bytes().all(fits)).then(|| Self(text.to_owned()))
+    }
+
+    /// The key in base64 without padding, as servers publish it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+written_as_text!(PublicKey, "a public Ed25519 key: 43 characters of base64", PublicKey::parse, |key| key
+    .0
+    .clone());
+
 /// A room version of the specification, 1 to 12.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoomVersion(&'static str);
@@ -264,6 +289,15 @@ mod tests {
 
     fn matches(pattern: &str, server: &str) -> bool {
         ServerPattern::parse(pattern).unwrap().matches(server)
+    }
+
+    #[test]
+    fn a_public_key_is_32_bytes_in_base64() {
+        let key = "XGX0JRS2Af3be3knz2fBiRbApjm2Dh61gXDJA8kcJNI";
+        assert_eq!(PublicKey::parse(key).unwrap().as_str(), key);
+        assert_eq!(PublicKey::parse(&format!("{key}=")).unwrap().as_str(), key);
+        assert!(PublicKey::parse(&key[1..]).is_none() && PublicKey::parse(&format!("{key}A")).is_none());
+        assert!(PublicKey::parse(&key.replace('X', "-")).is_none());
     }
 
     #[test]

@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn only_public_addresses_are_connected_to() {
+    fn attack_57_and_58_only_public_addresses_are_connected_to() {
         for public in ["1.1.1.1", "100.63.255.255", "172.32.0.1", "192.0.1.1", "2606:4700::1111"] {
             assert!(permits("", public), "{public}");
         }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_inside_another_is_judged_as_itself() {
+    fn attack_57_and_58_an_address_inside_another_is_judged_as_itself() {
         for hidden in
             ["::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "::ffff:10.0.0.1", "2002:a00:1::1"]
         {

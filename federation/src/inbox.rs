@@ -13,11 +13,13 @@ use axum::{
     extract::{Path, State},
     routing::put,
 };
-use dashmap::DashSet;
+use dashmap::{DashMap, DashSet};
 use postern_graph::{RoomNum, schema::ReceivedTransactions};
 use postern_rooms::{Error as RoomsError, MembershipKind, Verified, Waiting, now_ms};
 use postern_web::{Answer, ApiError};
-use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, RoomId, ServerName, UserId};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId,
+};
 use serde::Deserialize;
 use serde_json::{Map, json, value::RawValue};
 use std::{sync::Arc, time::Duration};
@@ -31,8 +33,11 @@ const EDUS: usize = 100;
 const WAITING_IN_ROOM: usize = 10_000;
 /// Events of a room taken from those that wait at once.
 const AT_ONCE: usize = 50;
-/// Rooms worked on at the same time.
+/// Rooms in which an event is taken at the same time.
 const ROOMS_AT_ONCE: usize = 64;
+/// How many of these may be busy with events of one server. What is missing before an event is asked of the server that
+/// sent it, and one that does not answer must not hold up what others sent.
+const ROOMS_AT_ONCE_OF_ONE: usize = 8;
 /// Transactions remembered of one server: it repeats only its last.
 const TRANSACTIONS_REMEMBERED: usize = 32;
 /// Attempts to take an event whose predecessors cannot be fetched, and the pause after the first.
@@ -45,11 +50,37 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub(crate) struct Inbox {
     working: DashSet<RoomNum>,
     places: Arc<Semaphore>,
+    /// Those of the servers of which events are being taken.
+    places_of_one: DashMap<OwnedServerName, Arc<Semaphore>>,
 }
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { working: DashSet::new(), places: Arc::new(Semaphore::new(ROOMS_AT_ONCE)) }
+        Self {
+            working: DashSet::new(),
+            places: Arc::new(Semaphore::new(ROOMS_AT_ONCE)),
+            places_of_one: DashMap::new(),
+        }
+    }
+}
+
+impl Inbox {
+    /// Does `work`, the taking of an event that `origin` sent, when there is a place for it.
+    async fn in_turn<T>(&self, origin: &ServerName, work: impl Future<Output = T>) -> T {
+        let of_one = self
+            .places_of_one
+            .entry(origin.to_owned())
+            .or_insert_with(|| Arc::new(Semaphore::new(ROOMS_AT_ONCE_OF_ONE)))
+            .clone();
+        let done = {
+            // Neither is ever closed.
+            let _of_one = of_one.acquire().await;
+            let _of_all = self.places.acquire().await;
+            work.await
+        };
+        drop(of_one);
+        self.places_of_one.remove_if(origin, |_, places| Arc::strong_count(places) == 1);
+        done
     }
 }
 
@@ -202,7 +233,6 @@ impl Federation {
         }
         let federation = self.clone();
         tokio::spawn(async move {
-            let place = federation.0.inbox.places.clone().acquire_owned().await;
             loop {
                 let worked = tokio::select! {
                     () = federation.0.stopping.cancelled() => break,
@@ -217,7 +247,6 @@ impl Federation {
                     }
                 }
             }
-            drop(place);
             federation.0.inbox.working.remove(&room);
             // One may have come between the last look and now.
             if !federation.0.stopping.is_cancelled() && federation.0.rooms.staged_count(room, 1) > 0 {
@@ -241,7 +270,8 @@ impl Federation {
         let room_id = rooms.room_id(room)?;
         for Waiting { seq, origin, pdu } in waiting {
             let id = pdu.id().to_owned();
-            if let Err(error) = self.take_patiently(&room_id, &origin, pdu).await {
+            let taken = self.0.inbox.in_turn(&origin, self.take_patiently(&room_id, &origin, pdu)).await;
+            if let Err(error) = taken {
                 tracing::info!(%error, event = %id, %origin, "an event is dropped");
             }
             rooms.unstage(room, seq)?;

@@ -52,6 +52,9 @@ const ANSWER_BYTES: usize = 1 << 20;
 /// Statements in the answer of a notary that are looked at.
 const STATEMENTS: usize = 32;
 
+/// Public keys whose private halves everybody can read: those of the specification's examples.
+const PUBLISHED: [&str; 1] = ["XGX0JRS2Af3be3knz2fBiRbApjm2Dh61gXDJA8kcJNI"];
+
 /// Key ids that are wanted, by server.
 pub type Wanted = BTreeMap<OwnedServerName, BTreeSet<OwnedServerSigningKeyId>>;
 
@@ -81,6 +84,8 @@ pub struct KeyRing {
     rooms: Arc<Rooms>,
     peers: Arc<Peers>,
     notaries: Vec<OwnedServerName>,
+    /// Keys that sign nothing.
+    refused: Vec<Base64>,
     memory: Cache<(OwnedServerName, String), Known>,
     /// When each server was last asked; the lock is held while it is.
     attempts: Cache<OwnedServerName, Arc<Mutex<Option<Instant>>>>,
@@ -103,11 +108,18 @@ impl KeyRing {
             .map(|name| ServerName::parse(name.as_str()))
             .collect::<Result<_, _>>()
             .map_err(|error| Error::Setup(format!("federation.trusted_key_servers: {error}")))?;
+        let refused = config.federation.refused_keys.iter().map(postern_config::PublicKey::as_str);
+        let refused = refused
+            .chain(PUBLISHED)
+            .map(Base64::parse)
+            .collect::<Result<_, _>>()
+            .map_err(|error| Error::Setup(format!("federation.refused_keys: {error}")))?;
         Ok(Self {
             graph,
             rooms,
             peers,
             notaries,
+            refused,
             memory: Cache::new(IN_MEMORY),
             attempts: Cache::new(ATTEMPTS),
             asking: Semaphore::new(AT_ONCE),
@@ -218,12 +230,17 @@ impl KeyRing {
     fn known(&self, server: &ServerName, id: &str) -> Result<Option<Known>, Error> {
         let place = (server.to_owned(), id.to_owned());
         if let Some(known) = self.memory.get(&place) {
-            return Ok(Some(known));
+            return Ok(self.believed(known));
         }
         let Some(stored) = self.stored_one(server, id)? else { return Ok(None) };
         let known = known_of(&stored)?;
         self.memory.insert(place, known.clone());
-        Ok(Some(known))
+        Ok(self.believed(known))
+    }
+
+    /// The key, unless everybody may have its private half.
+    fn believed(&self, known: Known) -> Option<Known> {
+        (!self.refused.contains(&known.key)).then_some(known)
     }
 
     fn stored_one(&self, server: &ServerName, id: &str) -> Result<Option<Stored>, Error> {
@@ -325,8 +342,9 @@ impl KeyRing {
         let present = |ring: &Self| -> Result<PublicKeySet, Error> {
             let mut keys = PublicKeySet::new();
             for (id, stored) in ring.stored(notary, &[])? {
-                let known = known_of(&stored)?;
-                if known.serves(Need::RequestAt(now)) {
+                if let Some(known) = self.believed(known_of(&stored)?)
+                    && known.serves(Need::RequestAt(now))
+                {
                     keys.insert(id, known.key);
                 }
             }

@@ -81,3 +81,6 @@ mod tests {
         assert_eq!(to(200, "/z"), None);
     }
 }
+
+#[cfg(test)]
+mod attacks;

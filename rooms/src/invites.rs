@@ -72,6 +72,10 @@ impl Rooms {
         change: &MembershipChange,
     ) -> Result<(Verified, Vec<Box<RawValue>>), Error> {
         let room = self.known_room(room)?;
+        // The rules would let the invite pass, and its server be shown the room, but never the join.
+        if self.record(room)?.is_some_and(|record| !record.federate) {
+            return Err(Error::forbidden("the room is for users of this server only"));
+        }
         let _lane = self.lane(room).await;
         let mut batch = self.batch(room)?;
         let Some(draft) = draft_membership(&mut batch, sender, target, change)? else {

@@ -23,7 +23,9 @@ use postern_graph::{
     },
 };
 use quick_cache::sync::Cache;
-use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId};
+use ruma::{
+    EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, ServerName, UserId, events::TimelineEventType,
+};
 use std::{
     collections::HashSet,
     sync::Arc,
@@ -495,8 +497,9 @@ impl Rooms {
         let target = found
             .filter(|target| target.room_id == *batch.room_id())
             .ok_or_else(|| Error::not_found("the event to redact is not in this room"))?;
-        if *target.kind() == ruma::events::TimelineEventType::RoomCreate {
-            return Err(Error::forbidden("a room's create event cannot be redacted"));
+        // A room would be left without its version, or with a list that lets no server in.
+        if matches!(target.kind(), TimelineEventType::RoomCreate | TimelineEventType::RoomServerAcl) {
+            return Err(Error::forbidden("the create event and server ACLs of a room cannot be redacted"));
         }
         if batch.may_redact(sender, &target)? {
             return Ok(());

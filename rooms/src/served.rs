@@ -80,12 +80,13 @@ impl Rooms {
 
     /// Whether the history visibility at the event lets a server that is in the room see it.
     fn server_may_see(&self, server: &ServerName, event: &Event) -> Result<bool, Error> {
-        if event.record.has(flags::OUTLIER)
-            || event.state_key().is_some()
-            || event.sender().server_name() == server
-        {
-            // State is every member server's to resolve; outliers are state.
+        if event.state_key().is_some() || event.sender().server_name() == server {
+            // State is every member server's to resolve.
             return Ok(true);
+        }
+        if event.record.has(flags::OUTLIER) {
+            // What was before a gap may be a message. Where it stands is not known, and so not who might see it there.
+            return Ok(false);
         }
         let before = event.record.state_before;
         let visibility = self.state_in(before, "m.room.history_visibility", "")?;

@@ -7,16 +7,20 @@ use crate::{
     limits,
     membership::{Admission, admission},
     rooms::Rooms,
-    version::version,
+    version::{Version, version},
 };
 use postern_graph::{
     EventNum, Pos, RoomNum, Root, TypeNum, UserNum,
     event::{EventRecord, MembershipKind, RoomHead},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, RoomId, UserId, events::TimelineEventType,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, RoomId, UserId,
+    events::TimelineEventType, room_version_rules::EventsReferenceFormatVersion,
 };
 use serde_json::{Map, Value};
+
+/// A hash of a reference in room versions 1 and 2, base64, in bytes: more than any in use.
+const HASH_BYTES: usize = 128;
 
 impl Rooms {
     /// The event by which a user of another server would join, knock at or leave a room of this server, without hashes
@@ -103,7 +107,10 @@ impl Rooms {
             [("prev_events", limits::PREV_EVENTS), ("auth_events", limits::TEMPLATE_AUTH_EVENTS)]
         {
             let list = template.get(name).and_then(CanonicalJsonValue::as_array);
-            let list = list.filter(|list| list.len() <= most).ok_or_else(|| {
+            let fits = |list: &&[CanonicalJsonValue]| {
+                list.len() <= most && list.iter().all(|entry| is_reference(entry, &version))
+            };
+            let list = list.filter(fits).ok_or_else(|| {
                 Error::BadJson(format!("the proposed event has no list of at most {most} {name}"))
             })?;
             pdu.insert(name.to_owned(), CanonicalJsonValue::Array(list.to_vec()));
@@ -124,6 +131,19 @@ impl Rooms {
         self.keys.cosign(pdu, &*version(room_version)?)
     }
 
+    /// Whether this server may let a user join who names a local user as authorising it: the user is in a room that allows
+    /// joining, or needs nobody's leave.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] if it is the join of nobody.
+    pub fn admits(&self, room: &RoomId, pdu: &CanonicalJsonObject) -> Result<bool, Error> {
+        let user = pdu.get("sender").and_then(CanonicalJsonValue::as_str).unwrap_or_default();
+        let user = UserId::parse(user).map_err(|error| Error::BadJson(error.to_string()))?;
+        let batch = self.batch(self.known_room(room)?)?;
+        let before = batch.state("m.room.member", user.as_str())?.and_then(|event| event.membership());
+        Ok(matches!(admission(&batch, &user, before)?, Admission::By(_) | Admission::NotNeeded))
+    }
+
     /// Whether a join names a local user as the one who authorises it, so that this server has to sign it.
     #[must_use]
     pub fn authorises(&self, pdu: &CanonicalJsonObject) -> bool {
@@ -133,6 +153,20 @@ impl Rooms {
             .and_then(CanonicalJsonValue::as_str)
             .and_then(|user| UserId::parse(user).ok())
             .is_some_and(|user| self.is_local(&user))
+    }
+}
+
+/// Whether an entry of another server's list of events is a reference to an event and nothing more: it will be signed.
+fn is_reference(entry: &CanonicalJsonValue, version: &Version) -> bool {
+    let is_id = |id: &CanonicalJsonValue| id.as_str().is_some_and(|id| EventId::parse(id).is_ok());
+    match (version.rules.events_reference_format, entry) {
+        (EventsReferenceFormatVersion::V1, CanonicalJsonValue::Array(pair)) => {
+            let [id, CanonicalJsonValue::Object(hashes)] = pair.as_slice() else { return false };
+            is_id(id)
+                && hashes.values().all(|hash| hash.as_str().is_some_and(|hash| hash.len() <= HASH_BYTES))
+        }
+        (EventsReferenceFormatVersion::V1, _) => false,
+        (_, id) => is_id(id),
     }
 }
 

@@ -331,7 +331,7 @@ fn others_see_master_and_self_signing_key_and_oneself_all_three() {
 }
 
 #[test]
-fn a_self_signing_key_the_master_did_not_sign_is_refused() {
+fn attack_12_a_self_signing_key_the_master_did_not_sign_is_refused() {
     let alice = user("alice");
     let (_, mut upload) = identity(&alice);
     upload["self_signing_key"] = Pair::new().sign(&alice, Pair::new().key(&alice, "self_signing"));
@@ -347,7 +347,7 @@ fn a_key_of_another_user_is_refused() {
 }
 
 #[test]
-fn a_signature_of_ones_own_device_is_added_and_a_wrong_one_is_told() {
+fn attack_12_a_signature_of_ones_own_device_is_added_and_a_wrong_one_is_told() {
     let alice = user("alice");
     upload_device_keys(&alice);
     let (own, upload) = identity(&alice);

@@ -407,7 +407,7 @@ async fn signatures_of_devices_and_users_are_merged_for_those_who_may_see_them()
 }
 
 #[tokio::test]
-async fn a_wrong_signature_fails_alone() {
+async fn attack_12_a_wrong_signature_fails_alone() {
     let server = Server::start();
     let (alice, a) = server.user("alice", &["A", "B"]).await;
     let identity = Identity::new();

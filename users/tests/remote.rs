@@ -175,7 +175,7 @@ fn invalid_keys_in_an_update_make_the_copy_doubtful() {
 }
 
 #[test]
-fn signing_keys_are_taken_if_the_master_key_vouches_for_them() {
+fn attack_12_signing_keys_are_taken_if_the_master_key_vouches_for_them() {
     let server = Server::start();
     let (master, own, forged) = (Pair::new(), Pair::new(), Pair::new());
     let master_key = Value::Object(master.key("master"));

@@ -37,7 +37,7 @@ async fn ask(connector: &Connector, way: Way, url: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_to_a_special_address_is_not_connected_to() {
+async fn attack_57_and_58_a_name_that_leads_to_a_special_address_is_not_connected_to() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     for way in [Way::Federation, Way::Web] {
@@ -72,7 +72,7 @@ async fn a_server_that_says_nothing_is_given_up() {
 }
 
 #[tokio::test]
-async fn only_https_is_spoken_and_a_url_has_no_user() {
+async fn attack_57_and_58_only_https_is_spoken_and_a_url_has_no_user() {
     for url in ["http://a.test/", "https://user@a.test/"] {
         assert!(!ask(&connector(&[]), Way::Web, url).await.contains("allow_addresses"), "{url}");
     }

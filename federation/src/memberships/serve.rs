@@ -111,6 +111,10 @@ async fn accept(
     check_own_membership(&pdu, membership, origin)?;
     check_path(&version, &pdu, room, id)?;
     if membership == MembershipKind::Join && rooms.authorises(&pdu) {
+        // The rules of rooms leave it to the server of whoever authorises a join to look at whom it lets in.
+        if !rooms.admits(room, &pdu)? {
+            return Err(ApiError::forbidden("the user is in none of the rooms that allow joining"));
+        }
         rooms.cosign(version.id.as_str(), &mut pdu)?;
     }
     let event = federation.verify(&version, pdu).await.map_err(refused)?;

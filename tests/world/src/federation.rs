@@ -5,7 +5,7 @@
 use crate::{Server, keeper::Keeper, server::free_address_on};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         OnceLock,
@@ -48,6 +48,36 @@ fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
+/// Where a server that federates can be: an address that is its name, and a certificate the others trust.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    /// The address.
+    pub address: SocketAddr,
+    /// The file of the certificate.
+    pub certificate: PathBuf,
+    /// The file of its key.
+    pub key: PathBuf,
+    authority: PathBuf,
+}
+
+impl Seat {
+    /// One that nobody else has.
+    ///
+    /// # Panics
+    /// The certificate cannot be made.
+    #[must_use]
+    pub fn take() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = free_address_on(Ipv4Addr::new(127, 0, 0, 2 + number % 250));
+        let root = &Keeper::get().root;
+        let [certificate, key] = ["pem", "key"].map(|end| root.join(format!("{address}.{end}")));
+        let authority = Authority::get();
+        authority.certify(address.ip(), &certificate, &key);
+        Self { address, certificate, key, authority: authority.file.clone() }
+    }
+}
+
 impl Server {
     /// Starts a server that federates with all others started like this, with these settings on top.
     ///
@@ -55,16 +85,10 @@ impl Server {
     /// It does not get ready.
     #[must_use]
     pub fn federating(program: &str, settings: &[(&str, &str)]) -> Self {
-        static NEXT: AtomicU8 = AtomicU8::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let address = free_address_on(Ipv4Addr::new(127, 0, 0, 2 + number % 250));
-        let name = address.to_string();
-        let root = &Keeper::get().root;
-        let [certificate, key] = ["pem", "key"].map(|end| root.join(format!("{name}.{end}")));
-        let authority = Authority::get();
-        authority.certify(address.ip(), &certificate, &key);
+        let seat = Seat::take();
+        let name = seat.address.to_string();
         let shown = |path: &Path| path.display().to_string();
-        let files = [shown(&certificate), shown(&key), shown(&authority.file)];
+        let files = [shown(&seat.certificate), shown(&seat.key), shown(&seat.authority)];
         let mut all = vec![
             ("federation.enabled", "true"),
             ("server.name", name.as_str()),

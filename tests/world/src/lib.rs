@@ -32,7 +32,7 @@ mod syncing;
 
 pub use answer::Answer;
 pub use client::{Client, PASSWORD};
-pub use federation::pair;
+pub use federation::{Seat, pair};
 pub use http::Method;
 pub use link::{Broken, Link};
 pub use server::{SHARED_SECRET, Server, free_address, shared};

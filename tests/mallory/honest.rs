@@ -1,0 +1,79 @@
+//! The hostile server when it is honest: what these show to work is what the attacks are variations of.
+
+use crate::{Mallory, Scene, shared, try_join, until};
+use postern_world::enc;
+use serde_json::json;
+
+#[test]
+fn an_honest_server_joins_and_both_hear_each_other() {
+    for version in ["1", "3", "6", "9", "10", "11", "12"] {
+        let scene = Scene::of_version(version);
+        let Scene { here, mallory, alice, eve, room } = &scene;
+        assert_eq!(alice.state(room, "m.room.member", eve).ok()["membership"], "join");
+        let hello = alice.send_text(room, "hello");
+        mallory.until(room, "alice is heard", |room| room.has(&hello));
+        let since = alice.now();
+        let said = mallory.text(room, eve, "hello yourself");
+        mallory.tell(here, &said);
+        alice.sync_until_event(&since, room, &said.id);
+    }
+}
+
+#[test]
+fn somebody_joins_a_room_of_an_honest_server_and_both_hear_each_other() {
+    for version in ["2", "6", "10", "11", "12"] {
+        let (here, mallory) = (shared(), Mallory::new());
+        let eve = mallory.user("eve");
+        let room = mallory.create_room(&eve, version);
+        mallory.text(&room, &eve, "before");
+        let alice = here.register("alice");
+        try_join(&alice, &room, &mallory).done();
+        let hello = alice.send_text(&room, "hello");
+        mallory.until(&room, "alice is heard", |room| room.has(&hello));
+        mallory.say(here, &alice, &room, &eve);
+        let history = alice.messages(&room, "dir=b&limit=50").to_string();
+        assert!(history.contains("m.room.create") && history.contains("before"), "{history}");
+    }
+}
+
+#[test]
+fn what_an_honest_server_did_not_send_is_fetched_from_it() {
+    let scene = Scene::new();
+    let Scene { here, mallory, alice, eve, room } = &scene;
+    let withheld: Vec<_> = (0..5).map(|n| mallory.text(room, eve, &n.to_string())).collect();
+    mallory.say(here, alice, room, eve);
+    for pdu in &withheld {
+        alice.event(room, &pdu.id).done();
+    }
+}
+
+#[test]
+fn an_honest_invite_arrives_and_is_accepted() {
+    let (here, mallory) = (shared(), Mallory::new());
+    let (eve, alice) = (mallory.user("eve"), here.register("alice"));
+    let room = mallory.create_room(&eve, "10");
+    let since = alice.now();
+    let invite =
+        mallory.make(&room, &eve, "m.room.member", Some(alice.id()), json!({ "membership": "invite" }));
+    let body = json!({ "room_version": "10", "event": invite.json, "invite_room_state": [] });
+    mallory.put(here, &format!("v2/invite/{}/{}", enc(&room), enc(&invite.id)), &body).done();
+    alice.sync_until(&since, |answer| answer["rooms"]["invite"][&room].is_object());
+    alice.join(&room);
+    assert_eq!(mallory.room(&room).membership(alice.id()), "join");
+    alice.leave(&room);
+    until(|| mallory.room(&room).membership(alice.id()) == "leave", "alice leaves");
+}
+
+#[test]
+fn somebody_invites_and_knocks_at_an_honest_server() {
+    let (here, mallory) = (shared(), Mallory::new());
+    let (eve, alice) = (mallory.user("eve"), here.register("alice"));
+    let room = alice.create_room(json!({ "preset": "private_chat" }));
+    alice.about_member(&room, "invite", &eve).done();
+    mallory.join(here, &room, &eve);
+    let rule = json!({ "join_rule": "knock" });
+    let knocked = mallory.create_room_with(&eve, "10", json!({}), &[("m.room.join_rules", "", rule)]);
+    let path = format!("/_matrix/client/v3/knock/{}?via={}", enc(&knocked), enc(mallory.name()));
+    alice.post(&path, json!({})).done();
+    assert_eq!(mallory.room(&knocked).membership(alice.id()), "knock");
+}

@@ -1,0 +1,235 @@
+//! Who sees what of a room's past, in all the places where it could show.
+
+use crate::{Mallory, Scene, shared};
+use postern_world::{Client, enc};
+use serde_json::{Value, json};
+
+/// When somebody was in a room, seen from a message in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// In the room.
+    Joined,
+    /// Invited, and joined afterwards.
+    Invited,
+    /// Joined afterwards.
+    Later,
+    /// In the room before, left, and came again afterwards.
+    Again,
+    /// Not in the room at all.
+    Never,
+}
+
+const ALL: [When; 5] = [When::Joined, When::Invited, When::Later, When::Again, When::Never];
+
+/// Whether the specification lets somebody see the message.
+fn may_see(visibility: &str, when: When) -> bool {
+    match visibility {
+        "world_readable" => true,
+        "shared" => when != When::Never,
+        "invited" => matches!(when, When::Joined | When::Invited),
+        _ => when == When::Joined,
+    }
+}
+
+#[test]
+fn attack_33_a_server_is_told_the_messages_its_users_may_see() {
+    for visibility in ["world_readable", "shared", "invited", "joined"] {
+        for when in ALL {
+            let (here, mallory) = (shared(), Mallory::new());
+            let (alice, eve) = (here.register("alice"), mallory.user("eve"));
+            let room = alice.create_public_room();
+            alice.set_state(
+                &room,
+                "m.room.history_visibility",
+                "",
+                json!({ "history_visibility": visibility }),
+            );
+            if matches!(when, When::Joined | When::Again) {
+                mallory.join(here, &room, &eve);
+            }
+            if when == When::Invited {
+                alice.about_member(&room, "invite", &eve).done();
+            }
+            if when == When::Again {
+                alice.about_member(&room, "kick", &eve).done();
+            }
+            let message = alice.send_text(&room, "a message");
+            if matches!(when, When::Invited | When::Later | When::Again) {
+                mallory.join(here, &room, &eve);
+            }
+            let told = mallory.get(here, &format!("v1/event/{}", enc(&message)));
+            let what = format!("{visibility} {when:?}: {}", told.describe());
+            // Only servers of the room are told of it, however many may read it.
+            if when == When::Never {
+                assert_eq!(told.status(), 404, "{what}");
+                continue;
+            }
+            let whole = |event: &Value| event["content"]["body"] == "a message";
+            let event = told.ok()["pdus"][0].clone();
+            assert_eq!(whole(&event), may_see(visibility, when), "{what}");
+            let missing =
+                json!({ "earliest_events": [], "latest_events": [alice.send_text(&room, "after")] });
+            let path = format!("v1/get_missing_events/{}", enc(&room));
+            let between = mallory.post(here, &path, &missing).ok();
+            let path = format!("v1/backfill/{}?v={}&limit=10", enc(&room), enc(&message));
+            let back = mallory.get(here, &path).ok();
+            for list in [&between["events"], &back["pdus"]] {
+                let seen = list.as_array().unwrap().iter().any(whole);
+                assert_eq!(seen, may_see(visibility, when), "{what}: {list}");
+            }
+        }
+    }
+}
+
+#[test]
+fn attack_33_a_user_is_shown_the_messages_that_are_theirs_to_see() {
+    let here = shared();
+    for visibility in ["world_readable", "shared", "invited", "joined"] {
+        for when in ALL {
+            let (alice, bob) = (here.register("alice"), here.register("bob"));
+            let room = alice.create_public_room();
+            alice.set_state(
+                &room,
+                "m.room.history_visibility",
+                "",
+                json!({ "history_visibility": visibility }),
+            );
+            if matches!(when, When::Joined | When::Again) {
+                bob.join(&room);
+            }
+            if when == When::Invited {
+                alice.invite(&room, &bob);
+            }
+            if when == When::Again {
+                bob.leave(&room);
+            }
+            let message = alice.send_text(&room, "a message");
+            if matches!(when, When::Invited | When::Later | When::Again) {
+                bob.join(&room);
+            }
+            let may = may_see(visibility, when);
+            let shows = |path: String| String::from_utf8_lossy(bob.get(&path).bytes()).contains("a message");
+            for path in [
+                Client::room_path(&room, &format!("event/{}", enc(&message))),
+                Client::room_path(&room, &format!("context/{}", enc(&message))),
+                Client::room_path(&room, "messages?dir=b&limit=50"),
+            ] {
+                assert_eq!(shows(path.clone()), may, "{visibility} {when:?} {path}");
+            }
+            if !may {
+                assert!(!bob.sync(None).to_string().contains("a message"), "{visibility} {when:?}");
+                assert!(!search(&bob, "message").contains("a message"), "{visibility} {when:?}");
+            }
+        }
+    }
+}
+
+fn search(who: &Client, term: &str) -> String {
+    let body = json!({ "search_categories": { "room_events": { "search_term": term } } });
+    who.post("v3/search", body).ok().to_string()
+}
+
+fn sliding(who: &Client, position: Option<&str>) -> Value {
+    let query = position.map(|pos| format!("?timeout=0&pos={}", enc(pos))).unwrap_or_default();
+    let body = json!({ "lists": { "all": { "ranges": [[0, 20]], "timeline_limit": 20,
+        "required_state": [["*", "*"]] } } });
+    who.post(&format!("unstable/org.matrix.simplified_msc3575/sync{query}"), body).ok()
+}
+
+#[test]
+fn attack_34_who_left_or_was_put_out_hears_nothing_more_by_any_sync() {
+    let here = shared();
+    for how in ["leave", "kick", "ban"] {
+        let (alice, bob) = (here.register("alice"), here.register("bob"));
+        let room = alice.create_room_with(&[&bob]);
+        let subscribed = json!({ "conn_id": "subscribed", "room_subscriptions": { &room: { "timeline_limit": 20, "required_state": [["*", "*"]] } } });
+        let path = "unstable/org.matrix.simplified_msc3575/sync";
+        let (since, position) = (bob.now(), sliding(&bob, None)["pos"].as_str().unwrap().to_owned());
+        let subscription = bob.post(&format!("{path}?timeout=0"), subscribed.clone()).ok();
+        match how {
+            "leave" => bob.leave(&room),
+            "kick" => alice.kick(&room, &bob),
+            _ => alice.ban(&room, &bob),
+        }
+        alice.set_state(&room, "m.room.topic", "", json!({ "topic": "secret topic" }));
+        let secret = alice.send_text(&room, "secret message");
+        alice.typing(&room, true);
+        alice.read(&room, &secret);
+        let pos = subscription["pos"].as_str().unwrap();
+        let moved = bob.post(&format!("{path}?timeout=0&pos={}", enc(pos)), subscribed.clone()).ok();
+        let answers = [
+            moved,
+            sliding(&bob, Some(&position)),
+            bob.sync(Some(&since)),
+            bob.sync(None),
+            bob.sync_filtered(None, &json!({ "room": { "include_leave": true } })),
+            bob.sync_with(&format!("full_state=true&since={}", enc(&since))),
+            sliding(&bob, None),
+            bob.post(&format!("{path}?timeout=0"), subscribed).ok(),
+            bob.get(&Client::room_path(&room, "messages?dir=b&limit=50")).body().clone(),
+            bob.get(&Client::room_path(&room, "state")).body().clone(),
+            bob.get(&Client::room_path(&room, "initialSync")).body().clone(),
+            bob.event(&room, &secret).body().clone(),
+        ];
+        for (n, answer) in answers.iter().enumerate() {
+            let text = answer.to_string();
+            assert!(!text.contains("secret") && !text.contains("m.typing"), "{how}, answer {n}: {text}");
+        }
+        assert!(!search(&bob, "secret").contains("secret message"));
+        // Alice sees it all: the control.
+        assert!(sliding(&alice, None).to_string().contains("secret message"));
+    }
+}
+
+#[test]
+fn attack_39_what_was_redacted_shows_nowhere_any_more() {
+    let scene = Scene::with(json!({ "preset": "public_chat", "room_version": "11" }));
+    let Scene { here, mallory, alice, room, .. } = &scene;
+    let bob = here.register("bob");
+    bob.join(room);
+    let since = bob.now();
+    let first = alice.send_text(room, "harmless");
+    let text = |body: &str| json!({ "msgtype": "m.text", "body": body });
+    let mut edit = text("* confidential edit");
+    edit["m.new_content"] = text("confidential edit");
+    edit["m.relates_to"] = json!({ "rel_type": "m.replace", "event_id": first });
+    let mut threaded = text("confidential thread");
+    threaded["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": first });
+    let secrets = [
+        alice.send(room, "m.room.message", edit),
+        alice.send(room, "m.room.message", threaded),
+        alice.send_text(room, &format!("confidential {}", bob.id())),
+        alice.set_state(room, "m.room.topic", "", json!({ "topic": "confidential topic" })),
+    ];
+    assert!(bob.sync(Some(&since)).to_string().contains("confidential"), "it was there");
+    for event in &secrets {
+        alice.redact(room, event);
+    }
+    let path = |rest: &str| Client::room_path(room, rest);
+    let relations = |rest: &str| format!("/_matrix/client/v1/rooms/{}/{rest}", enc(room));
+    let mut answers = vec![
+        bob.sync(None),
+        bob.sync(Some(&since)),
+        sliding(&bob, None),
+        bob.messages(room, "dir=b&limit=100"),
+        bob.get(&path("state")).ok(),
+        bob.get(&relations(&format!("relations/{}", enc(&first)))).ok(),
+        bob.get(&relations("threads")).ok(),
+        bob.get(&path(&format!("context/{}", enc(&first)))).ok(),
+        bob.event(room, &first).ok(),
+    ];
+    answers.extend(secrets.iter().map(|event| bob.event(room, event).ok()));
+    let back = format!("v1/backfill/{}?limit=100&v={}", enc(room), enc(&alice.send_text(room, "last")));
+    answers.push(mallory.get(here, &back).ok());
+    answers.extend(secrets.iter().map(|event| mallory.get(here, &format!("v1/event/{}", enc(event))).ok()));
+    let hierarchy = format!("/_matrix/client/v1/room_summary/{}", enc(room));
+    answers.push(bob.get(&hierarchy).body().clone());
+    for (n, answer) in answers.iter().enumerate() {
+        let text = answer.to_string();
+        assert!(!text.contains("confidential"), "answer {n}: {text}");
+    }
+    assert!(!search(&bob, "confidential").contains("confidential t"));
+    // Nor does it come back by what is kept: the server that was told the event keeps its own copy, this one none.
+    let found = search(alice, "confidential");
+    assert!(!found.contains("confidential edit"), "{found}");
+}
