@@ -1,8 +1,12 @@
-.PHONY: run test bench fuzz lint fmt
+.PHONY: run demo test bench fuzz lint fmt
 
 # Start the server on http://localhost:8008. Arguments: make run ARGS="--config postern.toml"
 run:
 	@bash scripts/run.sh $(ARGS)
+
+# Two enclaves that federate, with an account on each. Ctrl-C ends them; ARGS=--check ends them once all has worked.
+demo:
+	@bash scripts/demo.sh $(ARGS)
 
 # Run all checks and tests.
 test:
