@@ -172,6 +172,7 @@ if [ "$check" = yes ]; then
   echo "An account on each, an invite and a message each way: everything worked."
   exit 0
 fi
+trap 'exit 0' INT TERM
 echo "Ctrl-C ends both."
 # Until one of them ends.
 wait -n || true

@@ -2,10 +2,10 @@
 //!
 //! A server's name is its address, `127.0.0.N:port`, so no names have to be looked up.
 
-use crate::{Server, keeper::Keeper, server::free_address_on};
+use crate::{Network, Server, keeper::Keeper, network, server::free_address_on};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         OnceLock,
@@ -58,6 +58,25 @@ impl Server {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let address = free_address_on(Ipv4Addr::new(127, 0, 0, 2 + number % 250));
+        let server = Self::prepare_federating(program, address, settings);
+        server.start_again();
+        server
+    }
+
+    /// Starts a server on a host of a network, which federates with those on the others, with these settings on top.
+    ///
+    /// # Panics
+    /// It does not get ready, or there is no such host.
+    #[must_use]
+    pub fn on_host(program: &str, network: &Network, host: usize, settings: &[(&str, &str)]) -> Self {
+        assert!(host < network.hosts(), "there is no host {host}");
+        let server = Self::prepare_federating(program, network::federation_address(host), settings)
+            .moved(network::on(host), network::client_addresses(host));
+        server.start_again();
+        server
+    }
+
+    fn prepare_federating(program: &str, address: SocketAddr, settings: &[(&str, &str)]) -> Self {
         let name = address.to_string();
         let root = &Keeper::get().root;
         let [certificate, key] = ["pem", "key"].map(|end| root.join(format!("{name}.{end}")));
@@ -72,12 +91,12 @@ impl Server {
             ("listeners.tls_certificate_file", files[0].as_str()),
             ("listeners.tls_key_file", files[1].as_str()),
             ("federation.certificate_authorities_file", files[2].as_str()),
-            ("federation.allow_addresses", "127.0.0.0/8"),
+            ("federation.allow_addresses", "127.0.0.0/8,10.66.0.0/24"),
             ("federation.backoff_min_ms", "50"),
             ("federation.backoff_max_ms", "1000"),
         ];
         all.extend_from_slice(settings);
-        Self::with(program, &all)
+        Self::prepare(program, &all)
     }
 }
 
