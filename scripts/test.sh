@@ -42,6 +42,9 @@ fi
 # Tests from outside run the program.
 check "cargo build" cargo build --workspace --bins --quiet
 runner "cargo test" cargo test --workspace --no-fail-fast
+check "cargo clippy --test lab" cargo clippy -p postern --test lab --quiet -- -D warnings
+# The long run is `make lab`.
+runner "tests/lab" env POSTERN_BIN="$CARGO_TARGET_DIR/debug/postern" tests/lab/run.sh two
 if [ -x tests/clients/run.sh ]; then
   runner "tests/clients" env POSTERN_BIN="$CARGO_TARGET_DIR/debug/postern" tests/clients/run.sh
 fi

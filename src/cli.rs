@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{logging, maintain, serve};
+use crate::{logging, maintain, probe, serve};
 use clap::{Parser, Subcommand};
 use postern_config::{Config, Sources};
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
@@ -30,6 +30,8 @@ enum Command {
     Backup(BackupCommand),
     /// Examine the database and report what is wrong with it. It is not changed; the server has to be stopped.
     Doctor,
+    /// Ask the running server of this configuration whether it is ready; ends with 0 if it is.
+    Health,
 }
 
 #[derive(Debug, Subcommand)]
@@ -127,6 +129,7 @@ pub fn run() -> ExitCode {
             load().map_or_else(|code| code, |loaded| maintain::backup(command, &loaded.config))
         }
         Command::Doctor => load().map_or_else(|code| code, |loaded| maintain::doctor(&loaded.config)),
+        Command::Health => load().map_or_else(|code| code, |loaded| health(&loaded.config)),
         Command::Serve => load().map_or_else(|code| code, |loaded| start(loaded.config)),
     }
 }
@@ -136,6 +139,13 @@ pub fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
+    }
+}
+
+fn health(config: &Config) -> ExitCode {
+    match probe::ask(&config.listeners) {
+        Ok(said) => print(&format!("{said}\n")),
+        Err(error) => failed(&error),
     }
 }
 

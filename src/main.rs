@@ -7,6 +7,7 @@ mod logging;
 mod maintain;
 mod observe;
 mod peer;
+mod probe;
 mod serve;
 mod stall;
 mod tls;

@@ -95,7 +95,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let server = server(router);
     let mut tasks = tokio::task::JoinSet::new();
     if !config.listeners.metrics.is_empty() {
-        let metrics = observe::metrics(graph.clone())?;
+        let metrics = observe::metrics(graph.clone())?.merge(health::routes(graph.clone(), stopping.clone()));
         let listening = Server::new(metrics, &[], &config.limits, stopping.clone());
         let listening = Arc::new(listening);
         for address in &config.listeners.metrics {

@@ -86,19 +86,29 @@ impl Link {
         token: &str,
         body: Option<&Value>,
     ) -> Result<(u16, Bytes), Error> {
+        let bearer = format!("Bearer {token}");
+        let body = body.map(serde_json::to_vec).transpose()?.map(Bytes::from);
+        self.exchange(method, path, (!token.is_empty()).then_some(bearer.as_str()), body).await
+    }
+
+    /// Sends one request with this `Authorization` header and JSON as it is; the status and body of its answer.
+    pub async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        authorization: Option<&str>,
+        body: Option<Bytes>,
+    ) -> Result<(u16, Bytes), Error> {
         let host = self.address.clone();
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
-        if !token.is_empty() {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        if let Some(authorization) = authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
         }
-        let body = match body {
-            Some(body) => {
-                request = request.header(header::CONTENT_TYPE, "application/json");
-                Full::new(Bytes::from(serde_json::to_vec(body)?))
-            }
-            None => Full::default(),
-        };
-        let answer = self.sender().await?.send_request(request.body(body)?).await?;
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(body.map(Full::new).unwrap_or_default())?;
+        let answer = self.sender().await?.send_request(request).await?;
         let status = answer.status().as_u16();
         Ok((status, answer.into_body().collect().await?.to_bytes()))
     }

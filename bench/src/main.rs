@@ -1,6 +1,7 @@
 //! The load generator: the same work, step by step and in turns, against this server and others that speak the Matrix
 //! client-server API, and a table of what it cost each of them. `bench/run.sh` starts the servers and calls it.
 
+mod federation;
 mod link;
 mod steps;
 mod target;
@@ -9,6 +10,7 @@ mod usage;
 use clap::{Parser, Subcommand};
 use http::Method;
 use link::{Error, Link};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use steps::{Row, Sizes};
@@ -34,6 +36,29 @@ enum Command {
         /// Only steps whose name contains this, and those they need.
         #[arg(long)]
         only: Option<String>,
+    },
+    /// Run the steps of federation against each server in turn and print the table.
+    Federation {
+        /// NAME=HOST:PORT,PID,… Ratios are those of the other servers over the first.
+        #[arg(long = "server", required = true, value_parser = parse_target)]
+        servers: Vec<String>,
+        /// Where the certificate of the recorded peer is.
+        #[arg(long)]
+        directory: PathBuf,
+        /// The port of the recorded peer, on addresses from 127.0.1.1.
+        #[arg(long)]
+        port: u16,
+        /// Size of every step, as a factor.
+        #[arg(long, default_value_t = 1.0)]
+        scale: f64,
+        /// Only steps whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Make a certificate for the recorded peer, and its authority.
+    Certify {
+        /// Where to.
+        directory: PathBuf,
     },
     /// Send messages into 100 rooms of one server.
     Fill {
@@ -87,6 +112,13 @@ async fn carry_out(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             let targets = servers.iter().map(|text| Target::parse(text)).collect::<Result<Vec<_>, _>>()?;
             run(&targets, Sizes { scale }, only.as_deref()).await;
         }
+        Command::Federation { servers, directory, port, scale, only } => {
+            let targets = servers.iter().map(|text| Target::parse(text)).collect::<Result<Vec<_>, _>>()?;
+            let peer = federation::peer::Peer::start(&directory, port).await?;
+            let rows = federation::run(&targets, &peer, Sizes { scale }, only.as_deref()).await;
+            print(&targets, &rows);
+        }
+        Command::Certify { directory } => federation::peer::certify(&directory)?,
         Command::Fill { server, events } => fill(&Target::parse(&server)?, events).await?,
         Command::Ready { address, path, patience } => {
             let taken = ready(&address, &path, Duration::from_secs(patience)).await?;

@@ -33,21 +33,24 @@ impl Sizes {
     }
 }
 
-const MILLI: f64 = 1e3;
+/// Milliseconds of a second.
+pub const MILLI: f64 = 1e3;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
-fn count(items: usize) -> f64 {
+/// A number of things, to divide by.
+pub fn count(items: usize) -> f64 {
     u32::try_from(items).map_or(f64::NAN, f64::from)
 }
 
 /// The value below which `part` of all values lie.
-fn quantile(values: &mut [f64], part: f64) -> f64 {
+pub fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let at = Sizes { scale: part }.of(u32::try_from(values.len()).unwrap_or(u32::MAX), 0);
     values.get(at.min(values.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
-fn row(name: impl Into<String>, value: f64) -> Row {
+/// A row.
+pub fn row(name: impl Into<String>, value: f64) -> Row {
     (name.into(), value)
 }
 

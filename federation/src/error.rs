@@ -72,6 +72,18 @@ pub enum Error {
     NoKeys(OwnedServerName),
 }
 
+impl Error {
+    /// Whether the same may go well later.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::Peer(error) => error.is_transient(),
+            Self::Graph(_) | Self::NoKeys(_) | Self::Rooms(postern_rooms::Error::Graph(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 impl From<PeerError> for ApiError {
     fn from(error: PeerError) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string())

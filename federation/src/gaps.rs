@@ -86,7 +86,7 @@ impl Federation {
     /// Takes an event into its room, fetching what is missing before it.
     ///
     /// # Errors
-    /// [`RoomsError::MissingEvents`] if that cannot be had.
+    /// [`RoomsError::MissingEvents`] if that cannot be had; an error that is transient if it may be had later.
     pub(crate) async fn take(&self, place: &Place<'_>, pdu: Verified) -> Result<Received, Error> {
         let rooms = &self.0.rooms;
         match rooms.receive(place.room, pdu.clone(), &[]).await {
@@ -98,20 +98,23 @@ impl Federation {
         for id in &prev {
             behind = behind || !rooms.is_in_graph(id)?;
         }
-        if behind {
-            self.fill(place, &pdu).await?;
-        }
+        let trouble = if behind { self.fill(place, &pdu).await? } else { None };
         if !rooms.unknown_events(&auth)?.is_empty() {
             self.fetch_auth(place, pdu.id()).await?;
         }
         // An event that its server sends and whose predecessors it does not tell is not taken: it would be the room's only
         // end, with a state that nobody but that server vouches for.
-        Ok(rooms.receive(place.room, pdu, &[]).await?)
+        match rooms.receive(place.room, pdu, &[]).await {
+            Err(missing @ RoomsError::MissingEvents(_)) => Err(trouble.unwrap_or_else(|| missing.into())),
+            other => Ok(other?),
+        }
     }
 
-    /// Fetches the events between the ends of the room here and `pdu`, and takes them.
-    async fn fill(&self, place: &Place<'_>, pdu: &Verified) -> Result<(), Error> {
+    /// Fetches the events between the ends of the room here and `pdu`, and takes them. What kept it from doing so, if the
+    /// same may go well later.
+    async fn fill(&self, place: &Place<'_>, pdu: &Verified) -> Result<Option<Error>, Error> {
         let rooms = &self.0.rooms;
+        let mut trouble = None;
         let head = rooms.head(place.num)?.unwrap_or_default();
         let mut earliest = Vec::with_capacity(head.extremities.len());
         for num in head.extremities.iter().rev().take(MISSING_AT_ONCE) {
@@ -128,7 +131,7 @@ impl Federation {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::debug!(%error, origin = %place.origin, "missing events were not told");
-                return Ok(());
+                return Ok(Some(error.into()).filter(Error::is_transient));
             }
         };
         let events: Vec<_> = answer.events.into_iter().take(MISSING_AT_ONCE).collect();
@@ -154,10 +157,11 @@ impl Federation {
             let pdu = found.remove(0);
             match Box::pin(self.take_after_gap(place, pdu)).await {
                 Ok(_) => {}
+                Err(error) if error.is_transient() => trouble = Some(error),
                 Err(error) => tracing::debug!(%error, "a missing event is dropped"),
             }
         }
-        Ok(())
+        Ok(trouble)
     }
 
     /// Takes an event whose previous events are not here, with the state that other servers say was after them.
@@ -201,21 +205,32 @@ impl Federation {
         Ok(Gap { prev, state: ids.pdu_ids })
     }
 
-    /// Fetches events one by one and adds them as outliers.
+    /// Fetches events one by one and adds them as outliers. Those that no server has are left out.
+    ///
+    /// # Errors
+    /// One that is transient if some could not be had now: a state without them would be another one.
     pub(crate) async fn fetch_events(&self, place: &Place<'_>, ids: Vec<OwnedEventId>) -> Result<(), Error> {
         let ids = self.0.rooms.unknown_events(&ids)?;
-        let found: Vec<Verified> = stream::iter(ids)
+        let fetched: Vec<Result<Verified, Error>> = stream::iter(ids)
             .map(|id| async move {
                 self.fetch_event(place, &id)
                     .await
                     .inspect_err(|error| tracing::debug!(%error, %id, "an event was not fetched"))
-                    .ok()
             })
             .buffered(SINGLE_AT_ONCE)
-            .filter_map(|event| async move { event })
             .collect()
             .await;
-        self.add_outliers(place, found).await
+        let mut found = Vec::with_capacity(fetched.len());
+        let mut trouble = Ok(());
+        for event in fetched {
+            match event {
+                Ok(event) => found.push(event),
+                Err(error) if error.is_transient() => trouble = Err(error),
+                Err(_) => {}
+            }
+        }
+        self.add_outliers(place, found).await?;
+        trouble
     }
 
     /// One event of the room, from a server of the room.

@@ -251,7 +251,9 @@ impl Federation {
             let (prev, auth) = references(event)?;
             let unknown = rooms.unknown_events(&auth)?;
             let unknown: Vec<_> = unknown.into_iter().filter(|id| !wanted.contains_key(id)).collect();
-            self.fetch_events(place, unknown).await?;
+            if let Err(error) = self.fetch_events(place, unknown).await {
+                tracing::debug!(%error, "not all that authorizes an event of the past was told");
+            }
             // What authorizes within the same piece of history has to be known before it is judged.
             let within: Vec<Verified> = auth.iter().filter_map(|id| wanted.get(id)).cloned().collect();
             self.add_outliers(place, within).await?;

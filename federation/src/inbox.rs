@@ -1,7 +1,7 @@
 //! Transactions from other servers (specification: transactions).
 //!
 //! A transaction is answered once its events are checked and stored as waiting; each room's events are then taken in
-//! their order by one task a room, so that a room whose events are hard to take holds up no other.
+//! their order by one task a room ([`crate::waiting`]), so that a room whose events are hard to take holds up no other.
 
 use crate::{
     Error, Federation, edus,
@@ -13,17 +13,12 @@ use axum::{
     extract::{Path, State},
     routing::put,
 };
-use dashmap::{DashMap, DashSet};
 use postern_graph::{RoomNum, schema::ReceivedTransactions};
-use postern_rooms::{Error as RoomsError, MembershipKind, Verified, Waiting, now_ms};
+use postern_rooms::{Error as RoomsError, MembershipKind, Verified, now_ms};
 use postern_web::{Answer, ApiError};
-use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedServerName, RoomId, ServerName, UserId,
-};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Map, json, value::RawValue};
-use std::{sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
 
 /// PDUs in a transaction (specification).
 const PDUS: usize = 50;
@@ -31,58 +26,8 @@ const PDUS: usize = 50;
 const EDUS: usize = 100;
 /// Events of one room that may wait; then the servers that send are asked to wait.
 const WAITING_IN_ROOM: usize = 10_000;
-/// Events of a room taken from those that wait at once.
-const AT_ONCE: usize = 50;
-/// Rooms in which an event is taken at the same time.
-const ROOMS_AT_ONCE: usize = 64;
-/// How many of these may be busy with events of one server. What is missing before an event is asked of the server that
-/// sent it, and one that does not answer must not hold up what others sent.
-const ROOMS_AT_ONCE_OF_ONE: usize = 8;
 /// Transactions remembered of one server: it repeats only its last.
 const TRANSACTIONS_REMEMBERED: usize = 32;
-/// Attempts to take an event whose predecessors cannot be fetched, and the pause after the first.
-const ATTEMPTS: u32 = 3;
-/// See [`ATTEMPTS`].
-const PAUSE: Duration = Duration::from_secs(2);
-
-/// The rooms that are being worked on.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    working: DashSet<RoomNum>,
-    places: Arc<Semaphore>,
-    /// Those of the servers of which events are being taken.
-    places_of_one: DashMap<OwnedServerName, Arc<Semaphore>>,
-}
-
-impl Default for Inbox {
-    fn default() -> Self {
-        Self {
-            working: DashSet::new(),
-            places: Arc::new(Semaphore::new(ROOMS_AT_ONCE)),
-            places_of_one: DashMap::new(),
-        }
-    }
-}
-
-impl Inbox {
-    /// Does `work`, the taking of an event that `origin` sent, when there is a place for it.
-    async fn in_turn<T>(&self, origin: &ServerName, work: impl Future<Output = T>) -> T {
-        let of_one = self
-            .places_of_one
-            .entry(origin.to_owned())
-            .or_insert_with(|| Arc::new(Semaphore::new(ROOMS_AT_ONCE_OF_ONE)))
-            .clone();
-        let done = {
-            // Neither is ever closed.
-            let _of_one = of_one.acquire().await;
-            let _of_all = self.places.acquire().await;
-            work.await
-        };
-        drop(of_one);
-        self.places_of_one.remove_if(origin, |_, places| Arc::strong_count(places) == 1);
-        done
-    }
-}
 
 pub(crate) fn routes() -> Router<Federation> {
     Router::new().route("/_matrix/federation/v1/send/{txn}", put(send))
@@ -224,74 +169,6 @@ impl Federation {
         let id = event.id().to_string();
         rooms.note_membership(&room_id, event, &[]).await?;
         Ok(Some(id))
-    }
-
-    /// Takes the events that wait in a room, unless that is being done.
-    pub(crate) fn work_on(&self, room: RoomNum) {
-        if !self.0.inbox.working.insert(room) {
-            return;
-        }
-        let federation = self.clone();
-        tokio::spawn(async move {
-            loop {
-                let worked = tokio::select! {
-                    () = federation.0.stopping.cancelled() => break,
-                    worked = federation.take_waiting(room) => worked,
-                };
-                match worked {
-                    Ok(0) => break,
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::error!(%error, room = room.0, "events that wait cannot be taken");
-                        break;
-                    }
-                }
-            }
-            federation.0.inbox.working.remove(&room);
-            // One may have come between the last look and now.
-            if !federation.0.stopping.is_cancelled() && federation.0.rooms.staged_count(room, 1) > 0 {
-                federation.work_on(room);
-            }
-        });
-    }
-
-    /// Goes on with what waited when the server stopped.
-    pub(crate) fn resume_inbox(&self) -> Result<(), Error> {
-        for room in self.0.rooms.rooms_with_staged()? {
-            self.work_on(room);
-        }
-        Ok(())
-    }
-
-    async fn take_waiting(&self, room: RoomNum) -> Result<usize, Error> {
-        let rooms = &self.0.rooms;
-        let waiting = rooms.staged(room, AT_ONCE)?;
-        let count = waiting.len();
-        let room_id = rooms.room_id(room)?;
-        for Waiting { seq, origin, pdu } in waiting {
-            let id = pdu.id().to_owned();
-            let taken = self.0.inbox.in_turn(&origin, self.take_patiently(&room_id, &origin, pdu)).await;
-            if let Err(error) = taken {
-                tracing::info!(%error, event = %id, %origin, "an event is dropped");
-            }
-            rooms.unstage(room, seq)?;
-        }
-        Ok(count)
-    }
-
-    async fn take_patiently(&self, room: &RoomId, origin: &ServerName, pdu: Verified) -> Result<(), Error> {
-        let place = self.place(room, origin)?;
-        let mut attempt = 1;
-        loop {
-            match self.take(&place, pdu.clone()).await {
-                Err(Error::Peer(error)) if error.is_transient() && attempt < ATTEMPTS => {
-                    tracing::debug!(%error, "what is before an event cannot be fetched yet");
-                    tokio::time::sleep(PAUSE * attempt).await;
-                    attempt += 1;
-                }
-                other => return other.map(|_| ()),
-            }
-        }
     }
 }
 

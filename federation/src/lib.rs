@@ -31,6 +31,7 @@ mod statement;
 mod trust;
 mod user_keys;
 mod verify;
+mod waiting;
 mod well_known;
 mod x_matrix;
 
@@ -67,7 +68,7 @@ pub(crate) struct Parts {
     pub(crate) media: Arc<Media>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) ring: Arc<KeyRing>,
-    pub(crate) inbox: inbox::Inbox,
+    pub(crate) waiting: waiting::Rooms,
     /// Files that are being fetched: (server, id).
     pub(crate) fetching: DashMap<(OwnedServerName, String), Arc<tokio::sync::Mutex<()>>>,
     pub(crate) resyncs: devices::Resyncs,
@@ -109,7 +110,7 @@ impl Federation {
             media,
             peers,
             ring,
-            inbox: inbox::Inbox::default(),
+            waiting: waiting::Rooms::default(),
             fetching: DashMap::new(),
             resyncs: devices::Resyncs::default(),
             outbox,
@@ -122,7 +123,7 @@ impl Federation {
     /// # Errors
     /// The store's.
     pub fn start(&self) -> Result<Followers, Error> {
-        self.resume_inbox()?;
+        self.resume_waiting()?;
         tokio::spawn(device_updates::follow(self.clone()));
         for (room, _) in self.0.rooms.partial_rooms() {
             self.fetch_whole_state(room);

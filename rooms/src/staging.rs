@@ -1,6 +1,6 @@
 //! Events that other servers have sent and that wait to be taken into their rooms: stored before they are acknowledged.
 
-use crate::{Error, Received, Verified, rooms::Rooms};
+use crate::{Error, Received, Verified, now_ms, rooms::Rooms};
 use postern_graph::{
     RoomNum, Seq,
     codec::Raw,
@@ -16,6 +16,9 @@ struct Stored {
     id: OwnedEventId,
     version: String,
     json: String,
+    /// When it came, milliseconds.
+    #[serde(default)]
+    since: u64,
 }
 
 /// An event that waits.
@@ -27,6 +30,8 @@ pub struct Waiting {
     pub origin: OwnedServerName,
     /// The event.
     pub pdu: Verified,
+    /// When it came, milliseconds since 1970.
+    pub since: u64,
 }
 
 impl Rooms {
@@ -44,6 +49,7 @@ impl Rooms {
                 id: pdu.id().to_owned(),
                 version: pdu.version().to_owned(),
                 json: pdu.json().to_owned(),
+                since: now_ms(),
             };
             let stored = serde_json::to_vec(&stored).map_err(|error| Error::BadJson(error.to_string()))?;
             commit.put::<Staged>(&(room, seq), &Raw(stored));
@@ -51,14 +57,15 @@ impl Rooms {
         Ok(())
     }
 
-    /// The first events of a room that wait, at most `limit`.
-    pub fn staged(&self, room: RoomNum, limit: usize) -> Result<Vec<Waiting>, Error> {
+    /// The first events of a room that wait behind `after`, at most `limit`.
+    pub fn staged(&self, room: RoomNum, after: Option<Seq>, limit: usize) -> Result<Vec<Waiting>, Error> {
         let mut waiting = Vec::new();
-        for entry in self.graph().scan::<Staged, _>(&(room,)).iter().take(limit) {
+        let from = Seq(after.map_or(0, |after| after.0 + 1));
+        for entry in self.graph().scan::<Staged, _>(&(room,)).from(&(room, from)).iter().take(limit) {
             let ((_, seq), Raw(stored)) = entry?;
-            let Stored { origin, id, version, json } =
+            let Stored { origin, id, version, json, since } =
                 serde_json::from_slice(&stored).map_err(|error| Error::BadJson(error.to_string()))?;
-            waiting.push(Waiting { seq, origin, pdu: Verified::from_store(id, json, version) });
+            waiting.push(Waiting { seq, origin, pdu: Verified::from_store(id, json, version), since });
         }
         Ok(waiting)
     }

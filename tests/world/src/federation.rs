@@ -2,7 +2,7 @@
 //!
 //! A server's name is its address, `127.0.0.N:port`, so no names have to be looked up.
 
-use crate::{Server, keeper::Keeper, server::free_address_on};
+use crate::{Network, Server, keeper::Keeper, network, server::free_address_on};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -69,7 +69,15 @@ impl Seat {
     pub fn take() -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let address = free_address_on(Ipv4Addr::new(127, 0, 0, 2 + number % 250));
+        Self::at(free_address_on(Ipv4Addr::new(127, 0, 0, 2 + number % 250)))
+    }
+
+    /// The one at an address.
+    ///
+    /// # Panics
+    /// The certificate cannot be made.
+    #[must_use]
+    pub fn at(address: SocketAddr) -> Self {
         let root = &Keeper::get().root;
         let [certificate, key] = ["pem", "key"].map(|end| root.join(format!("{address}.{end}")));
         let authority = Authority::get();
@@ -85,7 +93,26 @@ impl Server {
     /// It does not get ready.
     #[must_use]
     pub fn federating(program: &str, settings: &[(&str, &str)]) -> Self {
-        let seat = Seat::take();
+        let server = Self::prepare_federating(program, &Seat::take(), settings);
+        server.start_again();
+        server
+    }
+
+    /// Starts a server on a host of a network, which federates with those on the others, with these settings on top.
+    ///
+    /// # Panics
+    /// It does not get ready, or there is no such host.
+    #[must_use]
+    pub fn on_host(program: &str, network: &Network, host: usize, settings: &[(&str, &str)]) -> Self {
+        assert!(host < network.hosts(), "there is no host {host}");
+        let seat = Seat::at(network::federation_address(host));
+        let server = Self::prepare_federating(program, &seat, settings)
+            .moved(network::on(host), network::client_addresses(host));
+        server.start_again();
+        server
+    }
+
+    fn prepare_federating(program: &str, seat: &Seat, settings: &[(&str, &str)]) -> Self {
         let name = seat.address.to_string();
         let shown = |path: &Path| path.display().to_string();
         let files = [shown(&seat.certificate), shown(&seat.key), shown(&seat.authority)];
@@ -96,12 +123,12 @@ impl Server {
             ("listeners.tls_certificate_file", files[0].as_str()),
             ("listeners.tls_key_file", files[1].as_str()),
             ("federation.certificate_authorities_file", files[2].as_str()),
-            ("federation.allow_addresses", "127.0.0.0/8"),
+            ("federation.allow_addresses", "127.0.0.0/8,10.66.0.0/24"),
             ("federation.backoff_min_ms", "50"),
             ("federation.backoff_max_ms", "1000"),
         ];
         all.extend_from_slice(settings);
-        Self::with(program, &all)
+        Self::prepare(program, &all)
     }
 }
 

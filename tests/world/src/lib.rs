@@ -24,6 +24,7 @@ mod client;
 mod federation;
 mod keeper;
 mod link;
+pub mod network;
 mod rooms;
 pub mod secret;
 mod server;
@@ -35,6 +36,7 @@ pub use client::{Client, PASSWORD};
 pub use federation::{Seat, pair};
 pub use http::Method;
 pub use link::{Broken, Link};
+pub use network::Network;
 pub use server::{SHARED_SECRET, Server, free_address, shared};
 pub use syncing::{events_of, timeline};
 

@@ -47,6 +47,8 @@ const SETTINGS: &[(&str, &str)] = &[
 /// A running server. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Server {
+    /// What the program is run by, if not directly: a command that becomes it.
+    run_by: Vec<String>,
     program: PathBuf,
     directory: PathBuf,
     settings: BTreeMap<String, String>,
@@ -104,6 +106,7 @@ impl Server {
             }
         }
         Self {
+            run_by: Vec::new(),
             program,
             directory,
             settings: all,
@@ -111,6 +114,14 @@ impl Server {
             process: Mutex::new(None),
             link: OnceLock::new(),
         }
+    }
+
+    /// The same, not started yet, by another command, and at these addresses for clients and for metrics.
+    #[must_use]
+    pub(crate) fn moved(mut self, run_by: Vec<String>, addresses: (SocketAddr, SocketAddr)) -> Self {
+        self.run_by = run_by;
+        self.addresses = Mutex::new(addresses);
+        self
     }
 
     /// Starts it, on the data it has, and waits until it is ready.
@@ -135,7 +146,7 @@ impl Server {
                         panic!("the server does not start: {why}\n{}", self.last_lines());
                     }
                     // Clients know the address once it was in use, so it is kept then.
-                    if self.link.get().is_none() {
+                    if self.link.get().is_none() && self.run_by.is_empty() {
                         let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
                         *addresses = (free_address(), free_address());
                     }
@@ -147,7 +158,14 @@ impl Server {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = match self.run_by.split_first() {
+            None => Command::new(&self.program),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&self.program);
+                command
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("POSTERN_") {
                 command.env_remove(name);

@@ -1,0 +1,181 @@
+//! Events that other servers sent, from when they are stored as waiting until they are in their rooms.
+//!
+//! One task a room takes them in their order. One whose predecessors are missing and cannot be fetched now, because their
+//! server is out of reach, is passed over and stays: it was acknowledged, so nobody sends it again. Those are tried again after a
+//! pause, longer each time, and as soon as their server is heard from.
+
+use crate::{Error, Federation};
+use dashmap::{DashMap, Entry};
+use postern_graph::{RoomNum, Seq};
+use postern_rooms::{Waiting, now_ms};
+use ruma::{OwnedServerName, ServerName};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
+
+/// Events of a room that are read at once.
+const AT_ONCE: usize = 50;
+/// Rooms in which an event is taken at the same time.
+const ROOMS_AT_ONCE: usize = 64;
+/// How many of these may be busy with events of one server. What is missing before an event is asked of the server that
+/// sent it, and one that does not answer must not hold up what others sent.
+const ROOMS_AT_ONCE_OF_ONE: usize = 8;
+/// How long an event may wait for its predecessors, milliseconds: longer than networks are usually in pieces. Without it,
+/// what follows later brings it, or it is history.
+const PATIENCE_MS: u64 = 24 * 3_600_000;
+/// Events of one server that may wait in one room: it must not take the places of the others.
+const OF_ONE_SERVER: usize = 1_000;
+
+/// The rooms that are being worked on.
+#[derive(Debug)]
+pub(crate) struct Rooms {
+    working: DashMap<RoomNum, Arc<Notify>>,
+    places: Semaphore,
+    /// Those of the servers of which events are being taken.
+    places_of_one: DashMap<OwnedServerName, Arc<Semaphore>>,
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self { working: DashMap::new(), places: Semaphore::new(ROOMS_AT_ONCE), places_of_one: DashMap::new() }
+    }
+}
+
+impl Rooms {
+    /// Does `work`, the taking of an event that `origin` sent, when there is a place for it.
+    async fn in_turn<T>(&self, origin: &ServerName, work: impl Future<Output = T>) -> T {
+        let of_one = self
+            .places_of_one
+            .entry(origin.to_owned())
+            .or_insert_with(|| Arc::new(Semaphore::new(ROOMS_AT_ONCE_OF_ONE)))
+            .clone();
+        let done = {
+            // Neither is ever closed.
+            let _of_one = of_one.acquire().await;
+            let _of_all = self.places.acquire().await;
+            work.await
+        };
+        drop(of_one);
+        self.places_of_one.remove_if(origin, |_, places| Arc::strong_count(places) == 1);
+        done
+    }
+}
+
+/// How far the events of a room are.
+#[derive(Default)]
+struct Progress {
+    /// The last that was looked at.
+    after: Option<Seq>,
+    /// How many of each server were passed over before it.
+    passed_over: BTreeMap<OwnedServerName, usize>,
+    /// Whether a server some of whose events were passed over was heard from since.
+    hopeful: bool,
+}
+
+impl Federation {
+    /// Takes the events that wait in a room.
+    pub(crate) fn work_on(&self, room: RoomNum) {
+        let more = match self.0.waiting.working.entry(room) {
+            Entry::Occupied(working) => return working.get().notify_one(),
+            Entry::Vacant(free) => free.insert(Arc::default()).clone(),
+        };
+        let federation = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = federation.0.stopping.cancelled() => return,
+                () = federation.take_all(room, &more) => {}
+            }
+            federation.0.waiting.working.remove(&room);
+            // One may have come between the last look and now.
+            if federation.0.rooms.staged_count(room, 1) > 0 {
+                federation.work_on(room);
+            }
+        });
+    }
+
+    /// Goes on with what waited when the server stopped.
+    pub(crate) fn resume_waiting(&self) -> Result<(), Error> {
+        for room in self.0.rooms.rooms_with_staged()? {
+            self.work_on(room);
+        }
+        Ok(())
+    }
+
+    /// Takes the events of a room until none is left.
+    async fn take_all(&self, room: RoomNum, more: &Notify) {
+        let settings = &self.0.config.federation;
+        let shortest = Duration::from_millis(settings.backoff_min_ms);
+        let longest = Duration::from_millis(settings.backoff_max_ms).max(shortest);
+        let mut pause = shortest;
+        let mut progress = Progress::default();
+        let mut begun = Instant::now();
+        let mut before = usize::MAX;
+        loop {
+            let failed = match self.take_on(room, &mut progress).await {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::error!(%error, room = room.0, "events that wait cannot be taken");
+                    true
+                }
+            };
+            let left: usize = progress.passed_over.values().sum();
+            if left == 0 && !failed {
+                return;
+            }
+            if left < before {
+                pause = shortest;
+            }
+            let again = begun + if progress.hopeful { shortest } else { pause };
+            tokio::select! {
+                () = tokio::time::sleep_until(again) => {
+                    before = left;
+                    pause = (pause * 2).min(longest);
+                    progress = Progress::default();
+                    begun = Instant::now();
+                }
+                // Those that came lie behind.
+                () = more.notified() => {}
+            }
+        }
+    }
+
+    /// Takes the events of a room from where `progress` is.
+    async fn take_on(&self, room: RoomNum, progress: &mut Progress) -> Result<(), Error> {
+        let rooms = &self.0.rooms;
+        loop {
+            let waiting = rooms.staged(room, progress.after, AT_ONCE)?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            for event in waiting {
+                progress.after = Some(event.seq);
+                let (seq, origin) = (event.seq, event.origin.clone());
+                let passed_over = progress.passed_over.get(&origin).copied().unwrap_or_default();
+                if self.take_one(room, event, passed_over < OF_ONE_SERVER).await? {
+                    rooms.unstage(room, seq)?;
+                    progress.hopeful |= passed_over > 0;
+                } else {
+                    *progress.passed_over.entry(origin).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    /// Takes an event, or drops it. Not if it should wait, which it may only where `may_wait`.
+    async fn take_one(&self, room: RoomNum, event: Waiting, may_wait: bool) -> Result<bool, Error> {
+        let room = self.0.rooms.room_id(room)?;
+        let place = self.place(&room, &event.origin)?;
+        let id = event.pdu.id().to_owned();
+        let taken = self.0.waiting.in_turn(&event.origin, self.take(&place, event.pdu)).await;
+        let Err(error) = taken else { return Ok(true) };
+        let waits = may_wait && error.is_transient() && now_ms().saturating_sub(event.since) < PATIENCE_MS;
+        if waits {
+            tracing::debug!(%error, event = %id, "what is before an event cannot be fetched yet");
+        } else {
+            tracing::info!(%error, event = %id, origin = %event.origin, "an event is dropped");
+        }
+        Ok(!waits)
+    }
+}
