@@ -73,10 +73,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same may go well later.
+    /// Whether the same may go well later. A server that answers otherwise than it should lies, or does not know better.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
+            Self::Peer(PeerError::BadAnswer(_)) => false,
             Self::Peer(error) => error.is_transient(),
             Self::Graph(_) | Self::NoKeys(_) | Self::Rooms(postern_rooms::Error::Graph(_)) => true,
             _ => false,
