@@ -89,6 +89,10 @@ impl Federation {
     /// [`RoomsError::MissingEvents`] if that cannot be had; an error that is transient if it may be had later.
     pub(crate) async fn take(&self, place: &Place<'_>, pdu: Verified) -> Result<Received, Error> {
         let rooms = &self.0.rooms;
+        if rooms.is_in_graph(pdu.id())? {
+            return Ok(Received::Known);
+        }
+        let pdu = rooms.with_recommendation(place.num, pdu).await?;
         match rooms.receive(place.room, pdu.clone(), &[]).await {
             Err(RoomsError::MissingEvents(_)) => {}
             other => return Ok(other?),
@@ -135,7 +139,10 @@ impl Federation {
             }
         };
         let events: Vec<_> = answer.events.into_iter().take(MISSING_AT_ONCE).collect();
-        let mut found = self.verify_all(&place.version, &events).await;
+        let mut found = Vec::with_capacity(events.len());
+        for pdu in self.verify_all(&place.version, &events).await {
+            found.push(rooms.with_recommendation(place.num, pdu).await?);
+        }
         // Each can be taken once what it follows on is; they are few.
         for _ in 0..found.len() {
             let mut left = Vec::new();

@@ -24,6 +24,7 @@ mod memberships;
 pub mod origin;
 mod outbox;
 mod peers;
+mod policy;
 mod ring;
 #[cfg(test)]
 mod scene;
@@ -90,6 +91,7 @@ impl Federation {
         stopping: CancellationToken,
     ) -> Result<Self, Error> {
         let peers = Arc::new(Peers::new(&config, rooms.clone())?);
+        rooms.reach_policy_servers(Arc::new(policy::Asker::new(&peers)));
         let ring = Arc::new(KeyRing::new(&config, graph.clone(), rooms.clone(), peers.clone())?);
         let outbox = Outbox::new(
             graph.clone(),
@@ -154,6 +156,7 @@ impl Federation {
         Router::new()
             .merge(key_server::routes())
             .merge(lookups::open_routes())
+            .merge(memberships::open_routes())
             .merge(of_servers)
             .method_not_allowed_fallback(|| async {
                 postern_web::ApiError::new(

@@ -108,7 +108,7 @@ pub(crate) struct Batch<'r> {
     ids: HashMap<OwnedEventId, EventNum>,
     /// Events whose stored form this batch changes (redactions): the cache must forget them.
     pub(crate) rewritten: Vec<EventNum>,
-    order: Vec<EventNum>,
+    pub(crate) order: Vec<EventNum>,
     pub(crate) membership_overlay: HashMap<UserNum, Option<MembershipKind>>,
     pub(crate) server_overlay: HashMap<OwnedServerName, Option<(u64, Pos)>>,
     /// Not all of the room's state is here.
@@ -162,8 +162,23 @@ impl<'r> Batch<'r> {
 
     /// Builds an event on top of the room as it is, authorizes and signs it, and adds it.
     pub(crate) fn add(&mut self, sender: &UserId, draft: &Draft) -> Result<Arc<Event>, Error> {
-        let pdu = self.build(sender, draft)?;
-        let (id, json) = self.seal(pdu)?;
+        let (id, json) = self.draft(sender, draft)?;
+        self.add_sealed(sender, draft, id, json)
+    }
+
+    /// Builds and signs an event on top of the room as it is.
+    pub(crate) fn draft(&self, sender: &UserId, draft: &Draft) -> Result<(OwnedEventId, String), Error> {
+        self.seal(self.build(sender, draft)?)
+    }
+
+    /// Authorizes and adds what [`Self::draft`] has built.
+    pub(crate) fn add_sealed(
+        &mut self,
+        sender: &UserId,
+        draft: &Draft,
+        id: OwnedEventId,
+        json: String,
+    ) -> Result<Arc<Event>, Error> {
         let event = self.store(id, json)?;
         if let Some(txn) = &draft.txn {
             let user = UserNum(self.rooms.graph.intern(NameKind::User, sender.as_str(), &mut self.commit)?);

@@ -219,6 +219,7 @@ impl Rooms {
         let new_id = batch.room_id().to_owned();
         old_batch.add(user, &tombstone(&new_id)?)?;
         close(&mut old_batch, user)?;
+        old_batch.have_recommended().await?;
 
         // The new room first: a tombstone that points nowhere would be worse than a room nobody points to.
         batch.commit()?;

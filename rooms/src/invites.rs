@@ -76,7 +76,8 @@ impl Rooms {
         if self.record(room)?.is_some_and(|record| !record.federate) {
             return Err(Error::forbidden("the room is for users of this server only"));
         }
-        let _lane = self.lane(room).await;
+        self.wait_for_whole_state(room).await?;
+        let lane = self.lane(room).await;
         let mut batch = self.batch(room)?;
         let Some(draft) = draft_membership(&mut batch, sender, target, change)? else {
             return Err(Error::BadState(format!("{target} is invited already")));
@@ -86,7 +87,13 @@ impl Rooms {
         let event = batch.met(id.clone(), json.clone())?;
         batch.authorize(&event)?;
         let shown = self.state_shown_to(room, target, sender)?;
-        Ok((Verified::own(id, json, &batch.version), shown))
+        let version = batch.version.clone();
+        drop((batch, lane));
+        let invite = self.with_recommendation(room, Verified::own(id, json, &version)).await?;
+        match invite.why_not_recommended() {
+            None => Ok((invite, shown)),
+            Some(why) => Err(Error::forbidden(why)),
+        }
     }
 
     /// Takes an invite into the room that the invited user's server has signed. Its id.

@@ -4,6 +4,7 @@ use crate::{
     Error, Event,
     batch::{Batch, Draft},
     limits,
+    policy::Wish,
     power::Action,
     rooms::Rooms,
 };
@@ -62,16 +63,11 @@ impl Rooms {
         if sender != target || change.to != MembershipKind::Leave {
             self.wait_for_whole_state(room).await?;
         }
-        let (id, seq) = {
-            let _lane = self.lane(room).await;
-            let mut batch = self.batch(room)?;
-            match change_membership(&mut batch, sender, target, &change)? {
-                Some(id) => (Some(id), batch.commit()?),
-                None => (None, self.graph.applied()),
-            }
+        let wish = |batch: &mut Batch<'_>| {
+            let draft = draft_membership(batch, sender, target, &change)?;
+            Ok(draft.map_or(Wish::Nothing(None), Wish::Say))
         };
-        self.durable(seq).await?;
-        Ok(id)
+        self.say(room, sender, wish).await
     }
 
     /// Display name and avatar of a user as member events carry them; null where there is none.
@@ -114,31 +110,33 @@ impl Rooms {
     /// Writes a user's changed profile into the rooms they are joined to, so that other members see it.
     pub async fn profile_changed(&self, user: &UserId) -> Result<(), Error> {
         let Some(number) = self.user(user)? else { return Ok(()) };
-        let mut last = self.graph.applied();
         for room in self.joined_rooms(number)? {
-            let _lane = self.lane(room).await;
-            let mut batch = self.batch(room)?;
-            let Some(current) = batch.state("m.room.member", user.as_str())? else { continue };
-            let mut content: Map<String, Value> = current.content_as().unwrap_or_default();
-            let before = content.clone();
-            for (name, value) in profile(self, number)? {
-                if value.is_null() {
-                    content.remove(&name);
-                } else {
-                    content.insert(name, value);
+            let wish = |batch: &mut Batch<'_>| {
+                let Some(current) = batch.state("m.room.member", user.as_str())? else {
+                    return Ok(Wish::Nothing(None));
+                };
+                let mut content: Map<String, Value> = current.content_as().unwrap_or_default();
+                let before = content.clone();
+                for (name, value) in profile(self, number)? {
+                    if value.is_null() {
+                        content.remove(&name);
+                    } else {
+                        content.insert(name, value);
+                    }
                 }
-            }
-            if content == before {
-                continue;
-            }
-            match batch.add(user, &Draft::state("m.room.member", user.as_str(), &content)?) {
-                Ok(_) => last = batch.commit()?,
+                if content == before {
+                    return Ok(Wish::Nothing(None));
+                }
+                Ok(Wish::Say(Draft::state("m.room.member", user.as_str(), &content)?))
+            };
+            match self.say(room, user, wish).await {
+                Ok(_) => {}
                 // A room may forbid it (a profile change is a join event); the others still hear of it.
                 Err(Error::Forbidden(why)) => tracing::debug!(%why, "a room does not take the new profile"),
                 Err(error) => return Err(error),
             }
         }
-        self.durable(last).await
+        Ok(())
     }
 }
 
@@ -149,19 +147,6 @@ pub(crate) fn profile(rooms: &Rooms, user: UserNum) -> Result<Vec<(String, Value
         .into_iter()
         .map(|name| (name.to_owned(), stored.get(name).cloned().unwrap_or(Value::Null)))
         .collect())
-}
-
-/// Adds the member event for a change to the batch; nothing if it is so already.
-pub(crate) fn change_membership(
-    batch: &mut Batch<'_>,
-    sender: &UserId,
-    target: &UserId,
-    change: &MembershipChange,
-) -> Result<Option<OwnedEventId>, Error> {
-    match draft_membership(batch, sender, target, change)? {
-        Some(draft) => Ok(Some(batch.add(sender, &draft)?.id.clone())),
-        None => Ok(None),
-    }
 }
 
 /// The member event for a change; nothing if it is so already.

@@ -88,10 +88,13 @@ impl Rooms {
         self.partial.rooms.get(&room).map(|record| record.clone())
     }
 
-    /// The servers of a room whose members are not known yet; nobody if they are.
+    /// The other servers of a room whose members are not known yet; nobody if they are. Of this server's users all is
+    /// known.
     #[must_use]
     pub fn servers_beside_members(&self, room: RoomNum) -> BTreeSet<OwnedServerName> {
-        self.partial.servers(room)
+        let mut servers = self.partial.servers(room);
+        servers.remove(self.server_name());
+        servers
     }
 
     /// # Errors

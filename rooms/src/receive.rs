@@ -25,6 +25,8 @@ pub struct Verified {
     id: OwnedEventId,
     json: String,
     version: String,
+    /// Why the room's policy server does not recommend it.
+    not_recommended: Option<String>,
 }
 
 impl Verified {
@@ -54,17 +56,33 @@ impl Verified {
         if json.len() > limits::PDU_BYTES {
             return Err(Error::TooLarge(format!("the event is larger than {} bytes", limits::PDU_BYTES)));
         }
-        Ok(Self { id, json, version: version.id.to_string() })
+        Ok(Self { id, json, version: version.id.to_string(), not_recommended: None })
     }
 
     /// An event that was built and signed here.
     pub(crate) fn own(id: OwnedEventId, json: String, version: &Version) -> Self {
-        Self { id, json, version: version.id.to_string() }
+        Self { id, json, version: version.id.to_string(), not_recommended: None }
     }
 
     /// An event that was checked before it was stored.
     pub(crate) const fn from_store(id: OwnedEventId, json: String, version: String) -> Self {
-        Self { id, json, version }
+        Self { id, json, version, not_recommended: None }
+    }
+
+    /// The same event with one more signature.
+    pub(crate) fn signed_further(self, json: String) -> Self {
+        Self { json, ..self }
+    }
+
+    /// The event, which is to be soft-failed for this reason.
+    pub(crate) fn not_recommended(self, why: String) -> Self {
+        Self { not_recommended: Some(why), ..self }
+    }
+
+    /// Why the policy server of its room does not recommend it, if it was asked and does not.
+    #[must_use]
+    pub fn why_not_recommended(&self) -> Option<&str> {
+        self.not_recommended.as_deref()
     }
 
     /// The servers that have to have signed a PDU, and the keys they signed it with.
@@ -197,8 +215,12 @@ impl Batch<'_> {
             return Ok(Received::Known);
         }
         let pos = Pos::at(self.commit.take_seq());
+        let not_recommended = pdu.not_recommended.clone();
         let (mut event, links, before) = self.standing(pdu, gaps, pos)?;
-        let received = self.judge(&event, before)?;
+        let received = match (self.judge(&event, before)?, not_recommended) {
+            (Received::Accepted, Some(why)) => Received::SoftFailed(why),
+            (received, _) => received,
+        };
         match &received {
             Received::Rejected(why) => {
                 tracing::info!(event = %event.id, why, "an event is rejected");

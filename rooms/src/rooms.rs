@@ -7,6 +7,7 @@ use crate::{
     keys::Keys,
     limits,
     partial::Partial,
+    policy::{PolicyServers, Wish},
     power::PowerLevels,
     typing::Typing,
     version::{Version, version},
@@ -28,7 +29,7 @@ use ruma::{
 };
 use std::{
     collections::HashSet,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -58,6 +59,7 @@ pub struct Rooms {
     pub(crate) acls: Cache<(EventNum, bool), Arc<Acl>>,
     typing: Arc<Typing>,
     pub(crate) partial: Partial,
+    pub(crate) policy_servers: OnceLock<Arc<dyn PolicyServers>>,
 }
 
 impl std::fmt::Debug for Rooms {
@@ -78,6 +80,7 @@ impl Rooms {
         let partial = Partial::load(&graph)?;
         Ok(Self {
             partial,
+            policy_servers: OnceLock::new(),
             graph,
             keys,
             default_version: default_version.to_owned(),
@@ -437,30 +440,27 @@ impl Rooms {
     /// an event.
     pub async fn send(&self, sender: &UserId, room: &RoomId, draft: Draft) -> Result<OwnedEventId, Error> {
         let room = self.known_room(room)?;
-        let (event, seq) = {
-            let _lane = self.lane(room).await;
+        let wish = |batch: &mut Batch<'_>| {
             if let Some(event) = self.repeated(sender, &draft)? {
-                (event, self.graph.applied())
-            } else if let Some(event) = self.unchanged_state(room, sender, &draft)? {
-                (event, self.graph.applied())
-            } else {
-                self.check_intent(room, sender, &draft)?;
-                let mut batch = self.batch(room)?;
-                if draft.event_type == "m.room.redaction"
-                    && let Some(target) = &draft.redacts
-                {
-                    self.check_redaction(&batch, sender, target)?;
-                }
-                let id = batch.add(sender, &draft)?.id.clone();
-                (id, batch.commit()?)
+                return Ok(Wish::Nothing(Some(event)));
             }
+            if let Some(event) = self.unchanged_state(room, sender, &draft)? {
+                return Ok(Wish::Nothing(Some(event)));
+            }
+            self.check_intent(room, sender, &draft)?;
+            if draft.event_type == "m.room.redaction"
+                && let Some(target) = &draft.redacts
+            {
+                self.check_redaction(batch, sender, target)?;
+            }
+            Ok(Wish::Say(draft.clone()))
         };
-        self.durable(seq).await?;
-        Ok(event)
+        let event = self.say(room, sender, wish).await?;
+        event.ok_or_else(|| Error::BadState("there is nothing to say".to_owned()))
     }
 
     /// The event a transaction already made.
-    fn repeated(&self, sender: &UserId, draft: &Draft) -> Result<Option<OwnedEventId>, Error> {
+    pub(crate) fn repeated(&self, sender: &UserId, draft: &Draft) -> Result<Option<OwnedEventId>, Error> {
         let Some(txn) = &draft.txn else { return Ok(None) };
         let Some(user) = self.user(sender)? else { return Ok(None) };
         let stored = self.graph.get::<Transactions>(&(user, txn.device.clone(), txn.key()))?;

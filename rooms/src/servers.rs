@@ -3,7 +3,7 @@
 //! A server is in a room while one of its users is joined there. The count of these users is kept with the memberships
 //! (`schema::RoomServers`), so that nobody has to walk through the members of a large room.
 
-use crate::{Error, Rooms, batch::Batch};
+use crate::{Error, Event, Rooms, batch::Batch};
 use postern_graph::{
     Graph, NameKind, Pos, RoomNum, Seq, UserNum,
     event::MembershipKind,
@@ -36,6 +36,16 @@ impl Rooms {
     pub fn in_since(&self, server: &ServerName, room: RoomNum) -> Result<Option<Pos>, Error> {
         let stored = self.graph.get::<RoomServers>(&(room, server.as_str().to_owned()))?;
         Ok(stored.map(|(_, since)| since))
+    }
+
+    /// The servers that had a joined user in a room just before `join`, the latest event of it, came.
+    pub fn servers_before_join(&self, join: &Event) -> Result<Vec<OwnedServerName>, Error> {
+        let server = join.sender().server_name();
+        let mut servers = self.servers_in(join.record.room)?;
+        if self.in_since(server, join.record.room)? == Some(join.record.pos) {
+            servers.retain(|known| known != server);
+        }
+        Ok(servers)
     }
 
     /// Whether a server has a joined user in a room that `user` is joined to.

@@ -53,7 +53,10 @@ fn federation(parts: &Parts, asked: &Asked, version: &str, rest: &[&str]) -> Rep
             in_room(parts, room, |room| propose(room, user, what))
         }
         ["send_join", room, _] => in_room(parts, room, |room| {
-            let said = joined(parts, room, &asked.json());
+            let mut said = joined(parts, room, &asked.json());
+            if asked.parameter("omit_members") == "true" {
+                without_members(&mut said);
+            }
             Reply::json(&if version == "v1" { json!([200, said]) } else { said })
         }),
         ["send_leave", room, _] => in_room(parts, room, |room| {
@@ -157,6 +160,22 @@ pub fn joined(parts: &Parts, room: &mut Room, join: &Value) -> Value {
         "auth_chain": chain,
         "event": join,
     })
+}
+
+/// Leaves the members out of the answer to a join, and says which servers they are of.
+pub fn without_members(said: &mut Value) {
+    let mut servers = std::collections::BTreeSet::new();
+    let state = said["state"].as_array_mut().unwrap();
+    state.retain(|event| {
+        let is_member = event["type"] == "m.room.member";
+        if is_member && event["content"]["membership"] == "join" {
+            let user = event["state_key"].as_str().unwrap_or_default();
+            servers.extend(user.split_once(':').map(|(_, server)| server.to_owned()));
+        }
+        !is_member
+    });
+    said["members_omitted"] = true.into();
+    said["servers_in_room"] = json!(servers);
 }
 
 fn receive(parts: &Parts, transaction: &Value) -> Reply {

@@ -11,15 +11,18 @@ mod confidentiality;
 mod exhaustion;
 mod honest;
 mod invites;
+mod joining;
 mod listen;
 mod logs;
 mod media;
 mod peer;
+mod policy;
 mod proposals;
 mod report;
 mod room;
 mod signing;
 mod state;
+mod third_party;
 mod visibility;
 
 use peer::{Mallory, fate, until};

@@ -25,7 +25,7 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use std::sync::Arc;
 
-pub(crate) fn routes() -> Router<Federation> {
+pub(super) fn routes() -> Router<Federation> {
     let (v1, v2) = ("/_matrix/federation/v1", "/_matrix/federation/v2");
     Router::new()
         .route(&format!("{v1}/make_join/{{room}}/{{user}}"), get(make_join))
@@ -118,6 +118,7 @@ async fn accept(
         rooms.cosign(version.id.as_str(), &mut pdu)?;
     }
     let event = federation.verify(&version, pdu).await.map_err(refused)?;
+    let event = rooms.with_recommendation(number, event).await?;
     rooms.accept(room, event.clone()).await.map_err(|error| match error {
         // The event has to follow on what this server proposed.
         RoomsError::MissingEvents(_) => {
@@ -177,7 +178,7 @@ async fn joined(
         "members_omitted": omit_members,
     });
     if omit_members {
-        answer["servers_in_room"] = json!(rooms.servers_in(event.record.room)?);
+        answer["servers_in_room"] = json!(rooms.servers_before_join(&event)?);
     }
     Ok(answer)
 }
