@@ -5,7 +5,7 @@
 //! pause, longer each time, and as soon as their server is heard from.
 
 use crate::{Error, Federation};
-use dashmap::{DashMap, Entry};
+use dashmap::{DashMap, DashSet, Entry};
 use postern_graph::{RoomNum, Seq};
 use postern_rooms::{Waiting, now_ms};
 use ruma::{OwnedServerName, ServerName};
@@ -22,6 +22,8 @@ const ROOMS_AT_ONCE: usize = 64;
 /// How many of these may be busy with events of one server. What is missing before an event is asked of the server that
 /// sent it, and one that does not answer must not hold up what others sent.
 const ROOMS_AT_ONCE_OF_ONE: usize = 8;
+/// How long it is waited at least and at most before the many ends of a room are joined.
+const ENDS_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// How long an event may wait for its predecessors, milliseconds: longer than networks are usually in pieces. Without it,
 /// what follows later brings it, or it is history.
 const PATIENCE_MS: u64 = 24 * 3_600_000;
@@ -35,11 +37,18 @@ pub(crate) struct Rooms {
     places: Semaphore,
     /// Those of the servers of which events are being taken.
     places_of_one: DashMap<OwnedServerName, Arc<Semaphore>>,
+    /// Rooms whose ends are about to be joined.
+    joining: DashSet<RoomNum>,
 }
 
 impl Default for Rooms {
     fn default() -> Self {
-        Self { working: DashMap::new(), places: Semaphore::new(ROOMS_AT_ONCE), places_of_one: DashMap::new() }
+        Self {
+            working: DashMap::new(),
+            places: Semaphore::new(ROOMS_AT_ONCE),
+            places_of_one: DashMap::new(),
+            joining: DashSet::new(),
+        }
     }
 }
 
@@ -87,10 +96,31 @@ impl Federation {
                 () = federation.0.stopping.cancelled() => return,
                 () = federation.take_all(room, &more) => {}
             }
+            federation.join_ends(room);
             federation.0.waiting.working.remove(&room);
             // One may have come between the last look and now.
             if federation.0.rooms.staged_count(room, 1) > 0 {
                 federation.work_on(room);
+            }
+        });
+    }
+
+    /// Joins the ends of a room, if what came has left many. Other servers of the room see them too: the pause is of random
+    /// length, so that one does it for all.
+    fn join_ends(&self, room: RoomNum) {
+        if !matches!(self.0.rooms.has_many_ends(room), Ok(true)) || !self.0.waiting.joining.insert(room) {
+            return;
+        }
+        let federation = self.clone();
+        tokio::spawn(async move {
+            let pause = rand::random_range(ENDS_PAUSE.0..ENDS_PAUSE.1);
+            tokio::select! {
+                () = federation.0.stopping.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            federation.0.waiting.joining.remove(&room);
+            if let Err(error) = federation.0.rooms.join_ends(room).await {
+                tracing::error!(%error, room = room.0, "the ends of a room cannot be joined");
             }
         });
     }

@@ -7,6 +7,7 @@ mod batch;
 mod create;
 mod directory;
 mod effects;
+mod ends;
 mod error;
 mod event;
 #[cfg(any(test, fuzzing))]

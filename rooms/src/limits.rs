@@ -48,3 +48,7 @@ pub const SERVERS_OF_A_PARTIAL_ROOM: usize = 10_000;
 pub const WHOLE_STATE_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 /// Members after whom a room without a name is called (specification: `m.heroes`).
 pub const HEROES: usize = 5;
+/// Ends of a room that are many: then they are joined.
+pub const MANY_ENDS: usize = 10;
+/// Events by which the ends of a room are joined at once, each of up to [`PREV_EVENTS`].
+pub const JOINING_EVENTS: usize = 50;

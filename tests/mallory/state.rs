@@ -306,6 +306,23 @@ fn attack_28_two_hundred_ends_of_a_room_are_followed_on_and_others_do_not_wait()
 }
 
 #[test]
+fn many_ends_of_a_room_in_which_nobody_talks_are_joined_by_what_nobody_sees() {
+    let scene = Scene::new();
+    let Scene { here, mallory, alice, eve, room } = &scene;
+    let past = scene.head();
+    let ends: Vec<Pdu> =
+        (0..30).map(|n| scene.on(&past, eve, "m.room.message", None, text(&format!("end {n}")))).collect();
+    tell_all(mallory, here, room, &ends);
+    mallory.until(room, "the ends are joined", |room| {
+        ends.iter().filter(|end| room.ends.contains(&end.id)).count() < 10
+    });
+    let history = alice.messages(room, "dir=b&limit=100").to_string();
+    assert!(history.contains("end 29") && !history.contains("dummy"), "{history}");
+    let shown = alice.sync(None).to_string();
+    assert!(shown.contains(room.as_str()) && !shown.contains("dummy"));
+}
+
+#[test]
 fn attack_28_a_fork_of_twenty_with_state_each_is_resolved() {
     for version in ["10", "12"] {
         let scene = Scene::of_version(version);

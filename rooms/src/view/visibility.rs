@@ -1,7 +1,7 @@
 //! Who may see which event (specification: room history visibility).
 
 use super::Viewer;
-use crate::{Error, Event, rooms::Rooms};
+use crate::{Error, Event, ends::is_dummy, rooms::Rooms};
 use postern_graph::{Pos, RoomNum, Root, event::MembershipKind};
 use ruma::events::TimelineEventType;
 
@@ -16,7 +16,7 @@ enum Visibility {
 impl Rooms {
     /// Whether a user may see an event.
     pub fn may_see(&self, viewer: &Viewer<'_>, event: &Event) -> Result<bool, Error> {
-        if !event.record.is_visible() {
+        if !event.record.is_visible() || is_dummy(event) {
             return Ok(false);
         }
         let before = event.record.state_before;
