@@ -28,6 +28,9 @@ mod receipts;
 mod receive;
 mod resolve;
 mod rooms;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod scale;
 mod served;
 mod servers;
 mod staging;

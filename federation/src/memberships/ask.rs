@@ -298,24 +298,24 @@ impl Federation {
     ) -> Result<Vec<OwnedServerName>, Error> {
         let rooms = &self.0.rooms;
         let mut ways: Vec<OwnedServerName> = via.to_vec();
-        if let (Some(number), Some(user)) = (rooms.room(room)?, rooms.user(user)?) {
-            if let Some(membership) = rooms.member(number, user)? {
-                ways.push(rooms.user_id(membership.sender)?.server_name().to_owned());
-            }
-            ways.extend(self.servers_shown(number)?);
+        let number = rooms.room(room)?;
+        if let (Some(number), Some(user)) = (number, rooms.user(user)?)
+            && let Some(membership) = rooms.member(number, user)?
+            && membership.kind == MembershipKind::Invite
+        {
+            ways.push(rooms.user_id(membership.sender)?.server_name().to_owned());
         }
         // Who names servers means these.
         if via.is_empty() {
+            if let Some(number) = number {
+                ways.extend(rooms.servers_in(number)?);
+            }
             ways.extend(room.server_name().map(ToOwned::to_owned));
         }
         let mut seen = HashSet::new();
         ways.retain(|server| server != rooms.server_name() && seen.insert(server.clone()));
         ways.truncate(SERVERS_TRIED);
         Ok(ways)
-    }
-
-    fn servers_shown(&self, room: RoomNum) -> Result<Vec<OwnedServerName>, Error> {
-        Ok(self.0.rooms.servers_in(room)?)
     }
 }
 
