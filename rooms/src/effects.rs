@@ -3,6 +3,7 @@
 use crate::{
     Error, Event,
     batch::Batch,
+    limits,
     power::{Action, PowerLevels},
 };
 use postern_graph::{
@@ -11,8 +12,8 @@ use postern_graph::{
     event::{Membership, MembershipKind},
     log::LogEntry,
     schema::{
-        CurrentState, EventJson, EventOriginals, EventRecords, Forgotten, InviteStates, Members, Memberships,
-        PendingRedactions, Relations, StateAt, ThreadTips, Threads,
+        CurrentState, EventJson, EventOriginals, EventRecords, Forgotten, FurtherRedactions, InviteStates,
+        Members, Memberships, PendingRedactions, Relations, StateAt, ThreadTips, Threads,
     },
 };
 use ruma::{
@@ -89,15 +90,27 @@ impl Batch<'_> {
         if *event.kind() == TimelineEventType::RoomRedaction {
             self.redaction(event)?;
         }
-        let pending = (self.room, event.id.to_string());
-        if let Some(by) = self.rooms.graph.get::<PendingRedactions>(&pending)? {
-            self.commit.delete::<PendingRedactions>(&pending);
+        for by in self.redactions_before(event)? {
             let by = self.event(by)?;
             if self.may_redact(by.sender(), event)? {
-                self.redact(event, by.num)?;
+                return self.redact(event, by.num);
             }
         }
         Ok(())
+    }
+
+    /// The redactions of an event that came before it, which wait no more.
+    fn redactions_before(&mut self, event: &Event) -> Result<Vec<EventNum>, Error> {
+        let pending = (self.room, event.id.to_string());
+        let Some(first) = self.rooms.graph.get::<PendingRedactions>(&pending)? else { return Ok(Vec::new()) };
+        self.commit.delete::<PendingRedactions>(&pending);
+        let mut all = vec![first];
+        for entry in self.rooms.graph.scan::<FurtherRedactions, _>(&pending).iter() {
+            let (key, ()) = entry?;
+            self.commit.delete::<FurtherRedactions>(&key);
+            all.push(key.2);
+        }
+        Ok(all)
     }
 
     /// `event` is now what says of `user`'s membership, or nothing is.
@@ -165,11 +178,24 @@ impl Batch<'_> {
     fn redaction(&mut self, redaction: &Arc<Event>) -> Result<(), Error> {
         let Some(target_id) = redaction.redacts() else { return Ok(()) };
         let Some(target) = self.rooms.event_by_id(&target_id)? else {
-            self.commit.put::<PendingRedactions>(&(self.room, target_id.to_string()), &redaction.num);
-            return Ok(());
+            return self.wait_for_target(target_id.to_string(), redaction.num);
         };
         if target.record.room == self.room && self.may_redact(redaction.sender(), &target)? {
             self.redact(&target, redaction.num)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a redaction until its event comes. Who may redact that is only known then, so that none displaces another.
+    fn wait_for_target(&mut self, target: String, redaction: EventNum) -> Result<(), Error> {
+        let pending = (self.room, target);
+        if self.rooms.graph.get::<PendingRedactions>(&pending)?.is_none() {
+            self.commit.put::<PendingRedactions>(&pending, &redaction);
+            return Ok(());
+        }
+        let further = self.rooms.graph.scan::<FurtherRedactions, _>(&pending);
+        if further.iter().take(limits::REDACTIONS_WAITING).count() < limits::REDACTIONS_WAITING {
+            self.commit.put::<FurtherRedactions>(&(pending.0, pending.1, redaction), &());
         }
         Ok(())
     }

@@ -233,3 +233,31 @@ fn attack_39_what_was_redacted_shows_nowhere_any_more() {
     let found = search(alice, "confidential");
     assert!(!found.contains("confidential edit"), "{found}");
 }
+
+#[test]
+fn attack_39_a_redaction_that_comes_before_its_event_is_not_displaced_by_another() {
+    for version in ["10", "11"] {
+        let scene = Scene::of_version(version);
+        let Scene { here, mallory, alice, eve, room } = &scene;
+        let other = Mallory::new();
+        let bob = other.user("bob");
+        other.join(here, room, &bob);
+        let kept = other.room(room);
+        let text = json!({ "msgtype": "m.text", "body": "confidential" });
+        let said = other.seal(&kept, kept.draft(&bob, "m.room.message", None, text));
+        let redaction = |by: &Mallory, sender: &str| {
+            let mut draft = kept.draft(sender, "m.room.redaction", None, json!({ "redacts": said.id }));
+            draft["redacts"] = said.id.as_str().into();
+            by.seal(&kept, draft)
+        };
+        // Whoever may not redact it says so before and after him who may.
+        mallory.tell(here, &redaction(mallory, eve));
+        scene.settle();
+        other.tell(here, &redaction(&other, &bob));
+        mallory.tell(here, &redaction(mallory, eve));
+        scene.settle();
+        other.tell(here, &said);
+        crate::until(|| alice.event(room, &said.id).status() == 200, "the event comes at last");
+        assert_eq!(alice.event(room, &said.id).ok()["content"], json!({}), "version {version}");
+    }
+}
