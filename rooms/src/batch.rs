@@ -111,6 +111,8 @@ pub(crate) struct Batch<'r> {
     order: Vec<EventNum>,
     pub(crate) membership_overlay: HashMap<UserNum, Option<MembershipKind>>,
     pub(crate) server_overlay: HashMap<OwnedServerName, Option<(u64, Pos)>>,
+    /// Tips of threads that this batch has moved, by the thread's first event.
+    pub(crate) thread_overlay: HashMap<EventNum, Option<(Pos, u64)>>,
 }
 
 impl<'r> Batch<'r> {
@@ -135,6 +137,7 @@ impl<'r> Batch<'r> {
             order: Vec::new(),
             membership_overlay: HashMap::new(),
             server_overlay: HashMap::new(),
+            thread_overlay: HashMap::new(),
         }
     }
 

@@ -154,22 +154,41 @@ impl Batch<'_> {
         let Some(relation) = Relation::of(event) else { return Ok(()) };
         let (Some(rel_type), Some(parent)) = (relation.rel_type, relation.event_id) else { return Ok(()) };
         let Ok(parent) = <&ruma::EventId>::try_from(parent.as_str()) else { return Ok(()) };
-        let Some(parent) = self.rooms.event_by_id(parent)?.filter(|parent| parent.record.room == self.room)
-        else {
+        // It may have come in the same batch, as a piece of history.
+        let Some(parent) = self.event_by_id(parent)?.filter(|parent| parent.record.room == self.room) else {
             return Ok(());
         };
         self.commit.put::<Relations>(&(parent.num, rel_type.clone(), event.record.pos), &event.num);
         if rel_type == "m.thread" {
-            let replies = match self.rooms.graph.get::<ThreadTips>(&(parent.num,))? {
-                Some((latest, replies)) => {
-                    self.commit.delete::<Threads>(&(self.room, latest, parent.num));
-                    replies
-                }
-                None => 0,
+            let tip = match self.thread_tip(parent.num)? {
+                Some((latest, replies)) => (latest.max(event.record.pos), replies + 1),
+                None => (event.record.pos, 1),
             };
-            self.commit.put::<Threads>(&(self.room, event.record.pos, parent.num), &());
-            self.commit.put::<ThreadTips>(&(parent.num,), &(event.record.pos, replies + 1));
+            self.set_thread_tip(parent.num, Some(tip))?;
         }
+        Ok(())
+    }
+
+    /// Where the latest reply of a thread stands, and how many there are, as the batch has left it.
+    fn thread_tip(&self, root: EventNum) -> Result<Option<(Pos, u64)>, Error> {
+        match self.thread_overlay.get(&root) {
+            Some(tip) => Ok(*tip),
+            None => Ok(self.rooms.graph.get::<ThreadTips>(&(root,))?),
+        }
+    }
+
+    fn set_thread_tip(&mut self, root: EventNum, tip: Option<(Pos, u64)>) -> Result<(), Error> {
+        if let Some((latest, _)) = self.thread_tip(root)? {
+            self.commit.delete::<Threads>(&(self.room, latest, root));
+        }
+        match tip {
+            Some(tip) => {
+                self.commit.put::<Threads>(&(self.room, tip.0, root), &());
+                self.commit.put::<ThreadTips>(&(root,), &tip);
+            }
+            None => self.commit.delete::<ThreadTips>(&(root,)),
+        }
+        self.thread_overlay.insert(root, tip);
         Ok(())
     }
 
@@ -177,7 +196,7 @@ impl Batch<'_> {
     /// "handling redactions"; users of one server are told apart by their server).
     fn redaction(&mut self, redaction: &Arc<Event>) -> Result<(), Error> {
         let Some(target_id) = redaction.redacts() else { return Ok(()) };
-        let Some(target) = self.rooms.event_by_id(&target_id)? else {
+        let Some(target) = self.event_by_id(&target_id)? else {
             return self.wait_for_target(target_id.to_string(), redaction.num);
         };
         if target.record.room == self.room && self.may_redact(redaction.sender(), &target)? {
@@ -231,10 +250,15 @@ impl Batch<'_> {
             .map_err(|error| Error::BadJson(error.to_string()))?;
         let original = (crate::rooms::now_ms(), Raw(target.json().as_bytes().to_vec()));
         self.commit.put::<EventOriginals>(&(target.num,), &original);
-        self.commit.put::<EventJson>(&(target.num,), &Raw(json.into_bytes()));
+        self.commit.put::<EventJson>(&(target.num,), &Raw(json.as_bytes().to_vec()));
         let mut record = target.record;
         record.redacted_by = Some(by);
         self.commit.put::<EventRecords>(&(target.num,), &record);
+        if let Some(added) = self.added.get_mut(&target.num) {
+            // Its record is written at the end of the batch.
+            let (id, room) = (target.id.clone(), target.room_id.clone());
+            *added = Arc::new(Event::from_parts(target.num, id, room, record, json.into_boxed_str())?);
+        }
         self.unrelate(target)?;
         self.rewritten.push(target.num);
         Ok(())
@@ -245,28 +269,24 @@ impl Batch<'_> {
         let Some(relation) = Relation::of(event) else { return Ok(()) };
         let (Some(rel_type), Some(parent)) = (relation.rel_type, relation.event_id) else { return Ok(()) };
         let Ok(parent) = <&ruma::EventId>::try_from(parent.as_str()) else { return Ok(()) };
-        let Some(parent) = self.rooms.event_by_id(parent)? else { return Ok(()) };
+        let Some(parent) = self.event_by_id(parent)? else { return Ok(()) };
         self.commit.delete::<Relations>(&(parent.num, rel_type.clone(), event.record.pos));
         if rel_type == "m.thread"
-            && let Some((latest, replies)) = self.rooms.graph.get::<ThreadTips>(&(parent.num,))?
+            && let Some((_, replies)) = self.thread_tip(parent.num)?
         {
-            self.commit.delete::<Threads>(&(self.room, latest, parent.num));
-            let tip = self
-                .rooms
-                .graph
-                .scan::<Relations, _>(&(parent.num, rel_type))
-                .reverse()
-                .iter()
-                .filter_map(Result::ok)
-                .map(|((_, _, pos), _)| pos)
-                .find(|pos| *pos != event.record.pos);
-            match tip {
-                Some(tip) => {
-                    self.commit.put::<Threads>(&(self.room, tip, parent.num), &());
-                    self.commit.put::<ThreadTips>(&(parent.num,), &(tip, replies.saturating_sub(1)));
-                }
-                None => self.commit.delete::<ThreadTips>(&(parent.num,)),
-            }
+            let stored = self.rooms.graph.scan::<Relations, _>(&(parent.num, rel_type.clone()));
+            let stored = stored.reverse().iter().filter_map(Result::ok).map(|((_, _, pos), _)| pos);
+            let before = stored.into_iter().find(|pos| *pos != event.record.pos);
+            // What is redacted relates to nothing, so that it is not among these.
+            let added = self.added.values().filter(|added| {
+                added.num != event.num
+                    && Relation::of(added).is_some_and(|relation| {
+                        relation.rel_type.as_deref() == Some("m.thread")
+                            && relation.event_id.as_deref() == Some(parent.id.as_str())
+                    })
+            });
+            let latest = added.map(|added| added.record.pos).max().max(before);
+            self.set_thread_tip(parent.num, latest.map(|latest| (latest, replies.saturating_sub(1))))?;
         }
         Ok(())
     }

@@ -261,3 +261,29 @@ fn attack_39_a_redaction_that_comes_before_its_event_is_not_displaced_by_another
         assert_eq!(alice.event(room, &said.id).ok()["content"], json!({}), "version {version}");
     }
 }
+
+#[test]
+fn attack_39_what_a_server_tells_of_the_past_is_redacted_here_if_it_was_redacted() {
+    let (here, mallory) = (shared(), Mallory::new());
+    let (eve, alice) = (mallory.user("eve"), here.register("alice"));
+    let room = mallory.create_room(&eve, "11");
+    let first = mallory.text(&room, &eve, "the first");
+    let mut reply = json!({ "msgtype": "m.text", "body": "a reply" });
+    reply["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": first.id });
+    let reply = mallory.make(&room, &eve, "m.room.message", None, reply);
+    let secret = mallory.text(&room, &eve, "confidential");
+    mallory.make(&room, &eve, "m.room.redaction", None, json!({ "redacts": secret.id }));
+    for n in 0..3 {
+        mallory.text(&room, &eve, &n.to_string());
+    }
+    crate::try_join(&alice, &room, &mallory).done();
+    // All of it comes at once, the redacted event as it was.
+    let past = alice.messages(&room, "dir=b&limit=50").to_string();
+    assert!(past.contains("the first") && !past.contains("confidential"), "{past}");
+    let shown = alice.event(&room, &secret.id).ok();
+    assert_eq!(shown["content"], json!({}));
+    assert_eq!(shown["unsigned"]["redacted_because"]["type"], "m.room.redaction", "{shown}");
+    let path = format!("/_matrix/client/v1/rooms/{}/relations/{}", enc(&room), enc(&first.id));
+    let related = alice.get(&path).ok();
+    assert_eq!(related["chunk"][0]["event_id"], reply.id.as_str(), "{related}");
+}
