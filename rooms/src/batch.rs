@@ -108,7 +108,7 @@ pub(crate) struct Batch<'r> {
     ids: HashMap<OwnedEventId, EventNum>,
     /// Events whose stored form this batch changes (redactions): the cache must forget them.
     pub(crate) rewritten: Vec<EventNum>,
-    order: Vec<EventNum>,
+    pub(crate) order: Vec<EventNum>,
     pub(crate) membership_overlay: HashMap<UserNum, Option<MembershipKind>>,
     pub(crate) server_overlay: HashMap<OwnedServerName, Option<(u64, Pos)>>,
     /// Tips of threads that this batch has moved, by the thread's first event.

@@ -160,11 +160,11 @@ impl Batch<'_> {
         };
         self.commit.put::<Relations>(&(parent.num, rel_type.clone(), event.record.pos), &event.num);
         if rel_type == "m.thread" {
-            let tip = match self.thread_tip(parent.num)? {
-                Some((latest, replies)) => (latest.max(event.record.pos), replies + 1),
-                None => (event.record.pos, 1),
-            };
-            self.set_thread_tip(parent.num, Some(tip))?;
+            let pos = event.record.pos;
+            let (latest, replies) = self.thread_tip(parent.num)?.unwrap_or((pos, 0));
+            // What comes now is the latest; its position is not known yet and cannot be compared.
+            let latest = if pos > Pos::BACKFILL { pos } else { latest.max(pos) };
+            self.set_thread_tip(parent.num, Some((latest, replies + 1)))?;
         }
         Ok(())
     }
@@ -175,6 +175,16 @@ impl Batch<'_> {
             Some(tip) => Ok(*tip),
             None => Ok(self.rooms.graph.get::<ThreadTips>(&(root,))?),
         }
+    }
+
+    /// The replies to a thread that came in this batch, in their order.
+    fn added_replies(&self, root: &Event) -> impl Iterator<Item = &Arc<Event>> {
+        self.order.iter().filter_map(|num| self.added.get(num)).filter(move |added| {
+            Relation::of(added).is_some_and(|relation| {
+                relation.rel_type.as_deref() == Some("m.thread")
+                    && relation.event_id.as_deref() == Some(root.id.as_str())
+            })
+        })
     }
 
     fn set_thread_tip(&mut self, root: EventNum, tip: Option<(Pos, u64)>) -> Result<(), Error> {
@@ -278,14 +288,10 @@ impl Batch<'_> {
             let stored = stored.reverse().iter().filter_map(Result::ok).map(|((_, _, pos), _)| pos);
             let before = stored.into_iter().find(|pos| *pos != event.record.pos);
             // What is redacted relates to nothing, so that it is not among these.
-            let added = self.added.values().filter(|added| {
-                added.num != event.num
-                    && Relation::of(added).is_some_and(|relation| {
-                        relation.rel_type.as_deref() == Some("m.thread")
-                            && relation.event_id.as_deref() == Some(parent.id.as_str())
-                    })
-            });
-            let latest = added.map(|added| added.record.pos).max().max(before);
+            let added = self.added_replies(&parent).filter(|added| added.num != event.num);
+            let (now, past): (Vec<_>, Vec<_>) =
+                added.map(|added| added.record.pos).partition(|pos| *pos > Pos::BACKFILL);
+            let latest = now.last().copied().or(past.into_iter().max().max(before));
             self.set_thread_tip(parent.num, latest.map(|latest| (latest, replies.saturating_sub(1))))?;
         }
         Ok(())
