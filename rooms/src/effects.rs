@@ -279,7 +279,9 @@ impl Batch<'_> {
         let Some(relation) = Relation::of(event) else { return Ok(()) };
         let (Some(rel_type), Some(parent)) = (relation.rel_type, relation.event_id) else { return Ok(()) };
         let Ok(parent) = <&ruma::EventId>::try_from(parent.as_str()) else { return Ok(()) };
-        let Some(parent) = self.event_by_id(parent)? else { return Ok(()) };
+        let Some(parent) = self.event_by_id(parent)?.filter(|parent| parent.record.room == self.room) else {
+            return Ok(());
+        };
         self.commit.delete::<Relations>(&(parent.num, rel_type.clone(), event.record.pos));
         if rel_type == "m.thread"
             && let Some((_, replies)) = self.thread_tip(parent.num)?

@@ -287,3 +287,44 @@ fn attack_39_what_a_server_tells_of_the_past_is_redacted_here_if_it_was_redacted
     let related = alice.get(&path).ok();
     assert_eq!(related["chunk"][0]["event_id"], reply.id.as_str(), "{related}");
 }
+
+#[test]
+fn attack_31_what_is_said_in_one_room_about_an_event_of_another_does_nothing_there() {
+    let scene = Scene::of_version("11");
+    let Scene { here, mallory, alice, eve, room } = &scene;
+    let private = alice.create_room(json!({ "preset": "private_chat", "room_version": "11" }));
+    let first = alice.send_text(&private, "the first");
+    let reply = |body: &str| {
+        json!({ "msgtype": "m.text", "body": body,
+            "m.relates_to": { "rel_type": "m.thread", "event_id": first } })
+    };
+    for body in ["one", "two"] {
+        alice.send(&private, "m.room.message", reply(body));
+    }
+    // Eve knows the id, and is not in the room.
+    let edit = json!({ "msgtype": "m.text", "body": "* forged", "m.new_content": { "msgtype": "m.text", "body": "forged" },
+        "m.relates_to": { "rel_type": "m.replace", "event_id": first } });
+    for content in [reply("forged"), edit] {
+        let said = mallory.make(room, eve, "m.room.message", None, content);
+        mallory.tell(here, &said);
+        let redaction = mallory.make(room, eve, "m.room.redaction", None, json!({ "redacts": said.id }));
+        mallory.tell(here, &redaction);
+    }
+    let redaction = mallory.make(room, eve, "m.room.redaction", None, json!({ "redacts": first }));
+    mallory.tell(here, &redaction);
+    let read = json!({ "edu_type": "m.receipt", "content": { room.as_str(): { "m.read": {
+        eve.as_str(): { "event_ids": [first], "data": { "ts": 1 } } } } } });
+    mallory.transact(here, &[], &[read]).done();
+    scene.settle();
+    let shown = alice.event(&private, &first).ok();
+    assert_eq!(shown["content"]["body"], "the first");
+    let thread = &shown["unsigned"]["m.relations"]["m.thread"];
+    assert_eq!(
+        (&thread["count"], &thread["latest_event"]["content"]["body"]),
+        (&json!(2), &json!("two")),
+        "{shown}"
+    );
+    assert!(!shown.to_string().contains("forged"), "{shown}");
+    let path = format!("/_matrix/client/v1/rooms/{}/threads", enc(room));
+    assert_eq!(alice.get(&path).ok()["chunk"], json!([]), "the other room has no such thread");
+}
