@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Federation,
-    gaps::{Place, enc, references},
+    gaps::{GAPS_AT_ONCE, Place, enc, references},
     origin::{Body, Origin, Query},
 };
 use axum::{
@@ -244,7 +244,7 @@ impl Federation {
             }
         }
         let order = oldest_first(&wanted)?;
-        let mut gaps: Vec<Gap> = Vec::new();
+        let (mut gaps, mut gaps_left) = (Vec::<Gap>::new(), GAPS_AT_ONCE);
         let mut placed = Vec::with_capacity(order.len());
         for id in order {
             let Some(event) = wanted.get(&id) else { continue };
@@ -262,8 +262,9 @@ impl Federation {
                     open.push(id);
                 }
             }
-            let mut told = true;
-            for id in open {
+            let mut told = open.len() <= gaps_left;
+            for id in open.into_iter().take(gaps_left) {
+                gaps_left -= 1;
                 match self.gap(place, id).await {
                     Ok(gap) => gaps.push(gap),
                     Err(error) => {
