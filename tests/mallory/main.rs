@@ -20,6 +20,7 @@ mod report;
 mod room;
 mod signing;
 mod state;
+mod third_party;
 mod visibility;
 
 use peer::{Mallory, fate, until};
