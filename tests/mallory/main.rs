@@ -20,7 +20,7 @@ mod report;
 mod room;
 mod signing;
 mod state;
-mod third_party;
+mod tokens;
 mod visibility;
 
 use peer::{Mallory, fate, until};
