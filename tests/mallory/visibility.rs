@@ -328,3 +328,39 @@ fn attack_31_what_is_said_in_one_room_about_an_event_of_another_does_nothing_the
     let path = format!("/_matrix/client/v1/rooms/{}/threads", enc(room));
     assert_eq!(alice.get(&path).ok()["chunk"], json!([]), "the other room has no such thread");
 }
+
+#[test]
+fn attack_34_a_server_whose_users_were_put_out_is_sent_nothing_more() {
+    let scene = Scene::new();
+    let Scene { here, mallory, alice, eve, room } = &scene;
+    // Another room that both stay in: what comes there comes after what was before it.
+    let other = here.register("other");
+    let shared_room = other.create_public_room();
+    mallory.join(here, &shared_room, eve);
+    let seen = alice.send_text(room, "for all");
+    mallory.until(room, "alice is heard", |room| room.has(&seen));
+    alice.about_member(room, "ban", eve).done();
+    let secret = alice.send_text(room, "secret");
+    alice.typing(room, true);
+    alice.read(room, &secret);
+    let phone = alice.log_in_again();
+    phone.put(&format!("v3/devices/{}", phone.device()), json!({ "display_name": "secret phone" })).done();
+    alice
+        .put(
+            &format!("v3/presence/{}/status", alice.id_in_path()),
+            json!({ "presence": "online", "status_msg": "secret status" }),
+        )
+        .done();
+    for n in 0..3 {
+        let said = other.send_text(&shared_room, &n.to_string());
+        mallory.until(&shared_room, "what is said in the other room arrives", |room| room.has(&said));
+    }
+    let sent = mallory.seen("send");
+    let ban = sent.iter().any(|asked| String::from_utf8_lossy(&asked.body).contains("\"ban\""));
+    assert!(ban, "the ban itself is told");
+    for asked in sent {
+        let text = String::from_utf8_lossy(&asked.body).into_owned();
+        assert!(!text.contains("secret") && !text.contains(&secret), "{text}");
+        assert!(!text.contains(phone.device()), "{text}");
+    }
+}
