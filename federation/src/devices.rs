@@ -3,12 +3,11 @@
 //!
 //! What this server tells others is in [`crate::device_updates`], questions for keys are in [`crate::user_keys`].
 
-use crate::{Error, Federation, origin::Origin};
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    routing::get,
+use crate::{
+    Error, Federation,
+    origin::{Origin, Params},
 };
+use axum::{Json, Router, extract::State, routing::get};
 use parking_lot::Mutex;
 use postern_graph::{UserNum, schema::ToldServers, schema::ToldUpdates};
 use postern_users::{DeviceUpdate, KeyQuery, RemoteKeys, RemoteMessage, Updated};
@@ -124,7 +123,7 @@ pub(crate) fn told_devices(
 async fn user_devices(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path(user): Path<String>,
+    Params(user): Params<String>,
 ) -> Answer {
     let user = OwnedUserId::try_from(user).map_err(|error| ApiError::invalid_param(error.to_string()))?;
     let refused = || ApiError::forbidden("your server shares no room with such a user of this server");

@@ -135,7 +135,7 @@ fn receipts_of_room(
         let data = receipt.get("data");
         let thread = match data.and_then(|data| data.get("thread_id")) {
             None => "",
-            Some(Value::String(thread)) if thread.len() <= ID_BYTES => thread,
+            Some(Value::String(thread)) if is_thread(federation, room, thread)? => thread,
             Some(_) => continue,
         };
         let ts = data.and_then(|data| data.get("ts")).and_then(Value::as_u64).unwrap_or(0);
@@ -143,6 +143,19 @@ fn receipts_of_room(
         taken.push(RemoteReceipt { user, thread: thread.to_owned(), event_id: event, ts: ts.min(now_ms()) });
     }
     Ok(taken)
+}
+
+/// Whether there is such a thread in the room. A receipt is kept for each, and all are told to everybody in the room:
+/// names that are made up would be without end.
+fn is_thread(federation: &Federation, room: RoomNum, thread: &str) -> Result<bool, Error> {
+    if thread == "main" {
+        return Ok(true);
+    }
+    let Some(root) = Some(thread).filter(|id| id.len() <= ID_BYTES).and_then(|id| EventId::parse(id).ok())
+    else {
+        return Ok(false);
+    };
+    Ok(federation.0.rooms.event_by_id(&root)?.is_some_and(|event| event.record.room == room))
 }
 
 async fn presence(federation: &Federation, origin: &ServerName, content: Value) -> Result<(), Error> {

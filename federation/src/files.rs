@@ -3,12 +3,12 @@
 use crate::{
     Error, Federation, Opened, PeerError,
     gaps::enc,
-    origin::{Origin, Query},
+    origin::{Origin, Params, Query},
 };
 use axum::{
     Router,
     body::Body,
-    extract::{Path, State},
+    extract::State,
     http::{HeaderValue, header},
     response::Response,
     routing::get,
@@ -46,7 +46,7 @@ fn patience(timeout_ms: Option<u64>) -> Duration {
 async fn download(
     State(federation): State<Federation>,
     _: Origin,
-    Path(id): Path<String>,
+    Params(id): Params<String>,
     Query(query): Query<Patience>,
 ) -> Result<Response, ApiError> {
     let media = &federation.0.media;
@@ -70,7 +70,7 @@ struct Thumbnail {
 async fn thumbnail(
     State(federation): State<Federation>,
     _: Origin,
-    Path(id): Path<String>,
+    Params(id): Params<String>,
     Query(query): Query<Thumbnail>,
 ) -> Result<Response, ApiError> {
     let method = match query.method.as_deref() {

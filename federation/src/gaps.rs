@@ -20,8 +20,9 @@ const SINGLE_EVENTS: usize = 200;
 const SINGLE_AT_ONCE: usize = 8;
 /// Events of one state that are taken from another server.
 const STATE_EVENTS: usize = 200_000;
-/// Previous events of one event whose state is asked for.
-const GAPS_OF_ONE: usize = 20;
+/// Events before which the state is asked for, because of one event or one piece of history. Another server says how many
+/// are missing, and more than it are asked.
+pub(crate) const GAPS_AT_ONCE: usize = 20;
 /// Other servers of a room that are asked when the first does not know.
 const OTHERS: usize = 3;
 
@@ -160,9 +161,10 @@ impl Federation {
             }
         }
         // The oldest of the rest lie behind a gap, and what follows on them can then be taken as it is.
+        let mut gaps_left = GAPS_AT_ONCE;
         while !found.is_empty() {
             let pdu = found.remove(0);
-            match Box::pin(self.take_after_gap(place, pdu)).await {
+            match Box::pin(self.take_after_gap(place, pdu, &mut gaps_left)).await {
                 Ok(_) => {}
                 Err(error) if error.is_transient() => trouble = Some(error),
                 Err(error) => tracing::debug!(%error, "a missing event is dropped"),
@@ -172,14 +174,24 @@ impl Federation {
     }
 
     /// Takes an event whose previous events are not here, with the state that other servers say was after them.
-    async fn take_after_gap(&self, place: &Place<'_>, pdu: Verified) -> Result<Received, Error> {
+    async fn take_after_gap(
+        &self,
+        place: &Place<'_>,
+        pdu: Verified,
+        gaps_left: &mut usize,
+    ) -> Result<Received, Error> {
         let rooms = &self.0.rooms;
         let (prev, auth) = references(&pdu)?;
         let mut gaps = Vec::new();
-        for id in prev.into_iter().take(GAPS_OF_ONE) {
-            if !rooms.is_in_graph(&id)? {
-                gaps.push(self.gap(place, id).await?);
+        for id in prev {
+            if rooms.is_in_graph(&id)? {
+                continue;
             }
+            let Some(left) = gaps_left.checked_sub(1) else {
+                return Err(RoomsError::MissingEvents(vec![id]).into());
+            };
+            *gaps_left = left;
+            gaps.push(self.gap(place, id).await?);
         }
         if !rooms.unknown_events(&auth)?.is_empty() {
             self.fetch_auth(place, pdu.id()).await?;

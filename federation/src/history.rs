@@ -3,12 +3,12 @@
 
 use crate::{
     Error, Federation,
-    gaps::{Place, enc, references},
-    origin::{Body, Origin, Query},
+    gaps::{GAPS_AT_ONCE, Place, enc, references},
+    origin::{Body, Origin, Params, Query},
 };
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::State,
     routing::{get, post},
 };
 use postern_graph::{EventNum, RoomNum};
@@ -87,7 +87,7 @@ impl Federation {
 async fn event(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path(id): Path<OwnedEventId>,
+    Params(id): Params<OwnedEventId>,
 ) -> Answer {
     let rooms = &federation.0.rooms;
     // Whether the event is not here or not for the server is not told.
@@ -100,7 +100,7 @@ async fn event(
 async fn state(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path(room): Path<OwnedRoomId>,
+    Params(room): Params<OwnedRoomId>,
     Query(at): Query<AtEvent>,
 ) -> Answer {
     let asking = federation.asking(&origin, &room)?;
@@ -115,7 +115,7 @@ async fn state(
 async fn state_ids(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path(room): Path<OwnedRoomId>,
+    Params(room): Params<OwnedRoomId>,
     Query(at): Query<AtEvent>,
 ) -> Answer {
     let asking = federation.asking(&origin, &room)?;
@@ -127,7 +127,7 @@ async fn state_ids(
 async fn event_auth(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Params((room, id)): Params<(OwnedRoomId, OwnedEventId)>,
 ) -> Answer {
     let asking = federation.asking(&origin, &room)?;
     let event = federation.0.rooms.event_asked_for(asking, &id)?;
@@ -138,7 +138,7 @@ async fn event_auth(
 async fn backfill(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path(room): Path<OwnedRoomId>,
+    Params(room): Params<OwnedRoomId>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Answer {
     let asking = federation.asking(&origin, &room)?;
@@ -171,7 +171,7 @@ struct Missing {
 async fn missing_events(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path(room): Path<OwnedRoomId>,
+    Params(room): Params<OwnedRoomId>,
     Body(request): Body<Missing>,
 ) -> Answer {
     let asking = federation.asking(&origin, &room)?;
@@ -244,7 +244,7 @@ impl Federation {
             }
         }
         let order = oldest_first(&wanted)?;
-        let mut gaps: Vec<Gap> = Vec::new();
+        let (mut gaps, mut gaps_left) = (Vec::<Gap>::new(), GAPS_AT_ONCE);
         let mut placed = Vec::with_capacity(order.len());
         for id in order {
             let Some(event) = wanted.get(&id) else { continue };
@@ -264,8 +264,9 @@ impl Federation {
                     open.push(id);
                 }
             }
-            let mut told = true;
-            for id in open {
+            let mut told = open.len() <= gaps_left;
+            for id in open.into_iter().take(gaps_left) {
+                gaps_left -= 1;
                 match self.gap(place, id).await {
                     Ok(gap) => gaps.push(gap),
                     Err(error) => {

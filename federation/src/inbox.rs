@@ -5,14 +5,10 @@
 
 use crate::{
     Error, Federation, edus,
-    origin::{Body, Origin},
+    origin::{Body, Origin, Params},
     verify,
 };
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    routing::put,
-};
+use axum::{Json, Router, extract::State, routing::put};
 use postern_graph::{RoomNum, schema::ReceivedTransactions};
 use postern_rooms::{Error as RoomsError, MembershipKind, Verified, now_ms};
 use postern_web::{Answer, ApiError};
@@ -44,7 +40,7 @@ struct Transaction {
 async fn send(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path(txn): Path<String>,
+    Params(txn): Params<String>,
     Body(transaction): Body<Transaction>,
 ) -> Answer {
     if transaction.pdus.len() > PDUS || transaction.edus.len() > EDUS {

@@ -4,14 +4,9 @@
 use crate::{
     Error, Federation, PeerError,
     gaps::enc,
-    origin::{Body, Origin, Query},
+    origin::{Body, Origin, Params, Query},
 };
-use axum::{
-    Json, Router,
-    extract::{Path, State},
-    http::StatusCode,
-    routing::get,
-};
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
 use postern_rooms::{PublicRooms, view::Direction};
 use postern_web::{Answer, ApiError};
 use ruma::{
@@ -123,7 +118,7 @@ struct Suggested {
 async fn hierarchy(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path(room): Path<OwnedRoomId>,
+    Params(room): Params<OwnedRoomId>,
     Query(query): Query<Suggested>,
 ) -> Answer {
     let rooms = &federation.0.rooms;
@@ -162,7 +157,7 @@ struct AtTime {
 async fn at_time(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path(room): Path<OwnedRoomId>,
+    Params(room): Params<OwnedRoomId>,
     Query(query): Query<AtTime>,
 ) -> Answer {
     let asking = federation.asking(&origin, &room)?;

@@ -144,6 +144,8 @@ families! {
     ThreadTips = "thread_tip": (EventNum,) => (Pos, u64), Kind::Point;
     /// A redaction that came before the event it redacts: (room, event id).
     PendingRedactions = "pending_redaction": (RoomNum, String) => EventNum, Kind::Small;
+    /// Further redactions of the same event, by others than the first: (room, event id, redaction).
+    FurtherRedactions = "further_redaction": (RoomNum, String, EventNum) => (), Kind::Small;
     /// Room aliases: the room and who made the alias.
     Aliases = "alias": (String,) => (RoomNum, UserNum), Kind::Small;
     /// The aliases of a room on this server.

@@ -113,6 +113,8 @@ pub(crate) struct Batch<'r> {
     pub(crate) server_overlay: HashMap<OwnedServerName, Option<(u64, Pos)>>,
     /// Not all of the room's state is here.
     pub(crate) is_partial: bool,
+    /// Tips of threads that this batch has moved, by the thread's first event.
+    pub(crate) thread_overlay: HashMap<EventNum, Option<(Pos, u64)>>,
 }
 
 impl<'r> Batch<'r> {
@@ -138,6 +140,7 @@ impl<'r> Batch<'r> {
             membership_overlay: HashMap::new(),
             server_overlay: HashMap::new(),
             is_partial: rooms.is_partial(room),
+            thread_overlay: HashMap::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::{
     Error, Event,
     batch::Batch,
+    limits,
     power::{Action, PowerLevels},
 };
 use postern_graph::{
@@ -11,8 +12,8 @@ use postern_graph::{
     event::{Membership, MembershipKind},
     log::LogEntry,
     schema::{
-        CurrentState, EventJson, EventOriginals, EventRecords, Forgotten, InviteStates, Members, Memberships,
-        PendingRedactions, Relations, StateAt, ThreadTips, Threads,
+        CurrentState, EventJson, EventOriginals, EventRecords, Forgotten, FurtherRedactions, InviteStates,
+        Members, Memberships, PendingRedactions, Relations, StateAt, ThreadTips, Threads,
     },
 };
 use ruma::{
@@ -89,15 +90,27 @@ impl Batch<'_> {
         if *event.kind() == TimelineEventType::RoomRedaction {
             self.redaction(event)?;
         }
-        let pending = (self.room, event.id.to_string());
-        if let Some(by) = self.rooms.graph.get::<PendingRedactions>(&pending)? {
-            self.commit.delete::<PendingRedactions>(&pending);
+        for by in self.redactions_before(event)? {
             let by = self.event(by)?;
             if self.may_redact(by.sender(), event)? {
-                self.redact(event, by.num)?;
+                return self.redact(event, by.num);
             }
         }
         Ok(())
+    }
+
+    /// The redactions of an event that came before it, which wait no more.
+    fn redactions_before(&mut self, event: &Event) -> Result<Vec<EventNum>, Error> {
+        let pending = (self.room, event.id.to_string());
+        let Some(first) = self.rooms.graph.get::<PendingRedactions>(&pending)? else { return Ok(Vec::new()) };
+        self.commit.delete::<PendingRedactions>(&pending);
+        let mut all = vec![first];
+        for entry in self.rooms.graph.scan::<FurtherRedactions, _>(&pending).iter() {
+            let (key, ()) = entry?;
+            self.commit.delete::<FurtherRedactions>(&key);
+            all.push(key.2);
+        }
+        Ok(all)
     }
 
     /// `event` is now what says of `user`'s membership, or nothing is.
@@ -141,22 +154,51 @@ impl Batch<'_> {
         let Some(relation) = Relation::of(event) else { return Ok(()) };
         let (Some(rel_type), Some(parent)) = (relation.rel_type, relation.event_id) else { return Ok(()) };
         let Ok(parent) = <&ruma::EventId>::try_from(parent.as_str()) else { return Ok(()) };
-        let Some(parent) = self.rooms.event_by_id(parent)?.filter(|parent| parent.record.room == self.room)
-        else {
+        // It may have come in the same batch, as a piece of history.
+        let Some(parent) = self.event_by_id(parent)?.filter(|parent| parent.record.room == self.room) else {
             return Ok(());
         };
         self.commit.put::<Relations>(&(parent.num, rel_type.clone(), event.record.pos), &event.num);
         if rel_type == "m.thread" {
-            let replies = match self.rooms.graph.get::<ThreadTips>(&(parent.num,))? {
-                Some((latest, replies)) => {
-                    self.commit.delete::<Threads>(&(self.room, latest, parent.num));
-                    replies
-                }
-                None => 0,
-            };
-            self.commit.put::<Threads>(&(self.room, event.record.pos, parent.num), &());
-            self.commit.put::<ThreadTips>(&(parent.num,), &(event.record.pos, replies + 1));
+            let pos = event.record.pos;
+            let (latest, replies) = self.thread_tip(parent.num)?.unwrap_or((pos, 0));
+            // What comes now is the latest; its position is not known yet and cannot be compared.
+            let latest = if pos > Pos::BACKFILL { pos } else { latest.max(pos) };
+            self.set_thread_tip(parent.num, Some((latest, replies + 1)))?;
         }
+        Ok(())
+    }
+
+    /// Where the latest reply of a thread stands, and how many there are, as the batch has left it.
+    fn thread_tip(&self, root: EventNum) -> Result<Option<(Pos, u64)>, Error> {
+        match self.thread_overlay.get(&root) {
+            Some(tip) => Ok(*tip),
+            None => Ok(self.rooms.graph.get::<ThreadTips>(&(root,))?),
+        }
+    }
+
+    /// The replies to a thread that came in this batch, in their order.
+    fn added_replies(&self, root: &Event) -> impl Iterator<Item = &Arc<Event>> {
+        self.order.iter().filter_map(|num| self.added.get(num)).filter(move |added| {
+            Relation::of(added).is_some_and(|relation| {
+                relation.rel_type.as_deref() == Some("m.thread")
+                    && relation.event_id.as_deref() == Some(root.id.as_str())
+            })
+        })
+    }
+
+    fn set_thread_tip(&mut self, root: EventNum, tip: Option<(Pos, u64)>) -> Result<(), Error> {
+        if let Some((latest, _)) = self.thread_tip(root)? {
+            self.commit.delete::<Threads>(&(self.room, latest, root));
+        }
+        match tip {
+            Some(tip) => {
+                self.commit.put::<Threads>(&(self.room, tip.0, root), &());
+                self.commit.put::<ThreadTips>(&(root,), &tip);
+            }
+            None => self.commit.delete::<ThreadTips>(&(root,)),
+        }
+        self.thread_overlay.insert(root, tip);
         Ok(())
     }
 
@@ -164,12 +206,25 @@ impl Batch<'_> {
     /// "handling redactions"; users of one server are told apart by their server).
     fn redaction(&mut self, redaction: &Arc<Event>) -> Result<(), Error> {
         let Some(target_id) = redaction.redacts() else { return Ok(()) };
-        let Some(target) = self.rooms.event_by_id(&target_id)? else {
-            self.commit.put::<PendingRedactions>(&(self.room, target_id.to_string()), &redaction.num);
-            return Ok(());
+        let Some(target) = self.event_by_id(&target_id)? else {
+            return self.wait_for_target(target_id.to_string(), redaction.num);
         };
         if target.record.room == self.room && self.may_redact(redaction.sender(), &target)? {
             self.redact(&target, redaction.num)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a redaction until its event comes. Who may redact that is only known then, so that none displaces another.
+    fn wait_for_target(&mut self, target: String, redaction: EventNum) -> Result<(), Error> {
+        let pending = (self.room, target);
+        if self.rooms.graph.get::<PendingRedactions>(&pending)?.is_none() {
+            self.commit.put::<PendingRedactions>(&pending, &redaction);
+            return Ok(());
+        }
+        let further = self.rooms.graph.scan::<FurtherRedactions, _>(&pending);
+        if further.iter().take(limits::REDACTIONS_WAITING).count() < limits::REDACTIONS_WAITING {
+            self.commit.put::<FurtherRedactions>(&(pending.0, pending.1, redaction), &());
         }
         Ok(())
     }
@@ -205,10 +260,15 @@ impl Batch<'_> {
             .map_err(|error| Error::BadJson(error.to_string()))?;
         let original = (crate::rooms::now_ms(), Raw(target.json().as_bytes().to_vec()));
         self.commit.put::<EventOriginals>(&(target.num,), &original);
-        self.commit.put::<EventJson>(&(target.num,), &Raw(json.into_bytes()));
+        self.commit.put::<EventJson>(&(target.num,), &Raw(json.as_bytes().to_vec()));
         let mut record = target.record;
         record.redacted_by = Some(by);
         self.commit.put::<EventRecords>(&(target.num,), &record);
+        if let Some(added) = self.added.get_mut(&target.num) {
+            // Its record is written at the end of the batch.
+            let (id, room) = (target.id.clone(), target.room_id.clone());
+            *added = Arc::new(Event::from_parts(target.num, id, room, record, json.into_boxed_str())?);
+        }
         self.unrelate(target)?;
         self.rewritten.push(target.num);
         Ok(())
@@ -219,28 +279,22 @@ impl Batch<'_> {
         let Some(relation) = Relation::of(event) else { return Ok(()) };
         let (Some(rel_type), Some(parent)) = (relation.rel_type, relation.event_id) else { return Ok(()) };
         let Ok(parent) = <&ruma::EventId>::try_from(parent.as_str()) else { return Ok(()) };
-        let Some(parent) = self.rooms.event_by_id(parent)? else { return Ok(()) };
+        let Some(parent) = self.event_by_id(parent)?.filter(|parent| parent.record.room == self.room) else {
+            return Ok(());
+        };
         self.commit.delete::<Relations>(&(parent.num, rel_type.clone(), event.record.pos));
         if rel_type == "m.thread"
-            && let Some((latest, replies)) = self.rooms.graph.get::<ThreadTips>(&(parent.num,))?
+            && let Some((_, replies)) = self.thread_tip(parent.num)?
         {
-            self.commit.delete::<Threads>(&(self.room, latest, parent.num));
-            let tip = self
-                .rooms
-                .graph
-                .scan::<Relations, _>(&(parent.num, rel_type))
-                .reverse()
-                .iter()
-                .filter_map(Result::ok)
-                .map(|((_, _, pos), _)| pos)
-                .find(|pos| *pos != event.record.pos);
-            match tip {
-                Some(tip) => {
-                    self.commit.put::<Threads>(&(self.room, tip, parent.num), &());
-                    self.commit.put::<ThreadTips>(&(parent.num,), &(tip, replies.saturating_sub(1)));
-                }
-                None => self.commit.delete::<ThreadTips>(&(parent.num,)),
-            }
+            let stored = self.rooms.graph.scan::<Relations, _>(&(parent.num, rel_type.clone()));
+            let stored = stored.reverse().iter().filter_map(Result::ok).map(|((_, _, pos), _)| pos);
+            let before = stored.into_iter().find(|pos| *pos != event.record.pos);
+            // What is redacted relates to nothing, so that it is not among these.
+            let added = self.added_replies(&parent).filter(|added| added.num != event.num);
+            let (now, past): (Vec<_>, Vec<_>) =
+                added.map(|added| added.record.pos).partition(|pos| *pos > Pos::BACKFILL);
+            let latest = now.last().copied().or(past.into_iter().max().max(before));
+            self.set_thread_tip(parent.num, latest.map(|latest| (latest, replies.saturating_sub(1))))?;
         }
         Ok(())
     }

@@ -40,6 +40,8 @@ pub const MISSING_EVENTS: usize = 50;
 pub const HISTORY_WALK: usize = 2_000;
 /// Access control lists kept ready in memory: each is about as large as its event.
 pub const ACLS_IN_MEMORY: usize = 500;
+/// Redactions of one event that wait for it.
+pub const REDACTIONS_WAITING: usize = 1_000;
 /// Receipts moved by one commit: each takes a sequence number.
 pub const RECEIPTS_AT_ONCE: usize = 1_000;
 /// Servers of a room that are noted while its members are not known.

@@ -408,3 +408,28 @@ fn attack_29_a_denied_server_is_heard_in_no_way() {
         scene.settle();
     }
 }
+
+#[test]
+fn attack_27_a_redaction_from_before_its_sender_lost_the_power_does_nothing() {
+    let scene = Scene::of_version("11");
+    let Scene { here, mallory, alice, eve, room } = &scene;
+    scene.empower(50);
+    let said = alice.send_text(room, "to stay");
+    mallory.until(room, "alice is heard", |room| room.has(&said));
+    let past = mallory.room(room).ends;
+    scene.empower(0);
+    let redaction = mallory.change_room(room, |room| {
+        let content = json!({ "redacts": said });
+        let pdu = mallory.seal(room, room.draft_on(&past, eve, "m.room.redaction", None, content));
+        room.keep(&pdu);
+        pdu
+    });
+    // The rules of rooms let it pass; whether it takes effect is another question.
+    mallory.tell(here, &redaction);
+    // Nor when it is followed on.
+    let kept = mallory.room(room);
+    let prev: Vec<String> = kept.ends.iter().cloned().chain([redaction.id.clone()]).collect();
+    let merge = mallory.seal(&kept, kept.draft_on(&prev, eve, "m.room.message", None, text("merge")));
+    scene.accepted(&merge);
+    assert_eq!(alice.event(room, &said).ok()["content"]["body"], "to stay");
+}

@@ -291,6 +291,33 @@ fn attack_40_nobody_is_said_to_have_read_or_to_type_by_another_server() {
     assert!(!all.contains(alice.id()), "{all}");
 }
 
+#[test]
+fn attack_40_receipts_are_kept_of_threads_that_are_there() {
+    let scene = Scene::new();
+    let Scene { here, mallory, alice, eve, room } = &scene;
+    let event = alice.send_text(room, "read in many threads");
+    let elsewhere = alice.create_public_room();
+    let elsewhere = alice.send_text(&elsewhere, "in another room");
+    let since = alice.now();
+    let other = alice.send_text(room, "read too");
+    let of = |event: &str, thread: &str| {
+        json!({ "edu_type": "m.receipt", "content": { room.as_str(): { "m.read": {
+            eve.as_str(): { "event_ids": [event], "data": { "ts": 1, "thread_id": thread } } } } } })
+    };
+    let receipt = |thread: &str| of(&event, thread);
+    let made_up: Vec<Value> = (0..97).map(|n| receipt(&format!("${n:0>43}"))).collect();
+    mallory.transact(here, &[], &made_up).done();
+    mallory
+        .transact(here, &[], &[receipt(&elsewhere), receipt("x"), receipt(&event), of(&other, "main")])
+        .done();
+    let mut all = String::new();
+    alice.sync_until(&since, |answer| {
+        all.push_str(&answer["rooms"]["join"][room]["ephemeral"].to_string());
+        all.contains("\"main\"") && all.contains(&format!("\"thread_id\":\"{event}\""))
+    });
+    assert_eq!(all.matches("thread_id").count(), 2, "{all}");
+}
+
 /// Messages to devices and changes of device lists are believed of their own server only.
 #[test]
 fn attack_40_messages_to_devices_and_device_lists_are_of_their_own_server() {

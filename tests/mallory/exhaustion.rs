@@ -387,3 +387,49 @@ fn attack_56_after_all_that_an_honest_server_is_believed() {
     let room = mallory.create_room(&mallory.user("eve"), "11");
     try_join(&here.register("alice"), &room, &mallory).done();
 }
+
+#[test]
+fn attack_55_requests_that_make_no_sense_are_answered_with_an_error_of_the_specification() {
+    let (here, mallory) = (shared(), Mallory::new());
+    let long = "x".repeat(10_000);
+    let wrong = ["x", "%00", "%FF", "!", "@", "$", "%20", "..", long.as_str()];
+    for id in wrong {
+        for path in [
+            format!("v1/make_join/{id}/{id}"),
+            format!("v1/make_leave/{id}/{id}"),
+            format!("v1/make_knock/{id}/{id}"),
+            format!("v1/state/{id}"),
+            format!("v1/state/{id}?event_id={id}"),
+            format!("v1/state_ids/{id}?event_id={id}"),
+            format!("v1/event/{id}"),
+            format!("v1/event_auth/{id}/{id}"),
+            format!("v1/backfill/{id}?v={id}&limit={id}"),
+            format!("v1/timestamp_to_event/{id}?ts={id}&dir={id}"),
+            format!("v1/hierarchy/{id}?suggested_only={id}"),
+            format!("v1/query/profile?user_id={id}"),
+            format!("v1/query/directory?room_alias={id}"),
+            format!("v1/user/devices/{id}"),
+            format!("v1/publicRooms?limit={id}&since={id}"),
+            format!("v1/media/thumbnail/{id}?width={id}"),
+        ] {
+            let answer = mallory.get(here, &path);
+            assert!(answer.status() < 500, "{}", answer.describe());
+            assert!(answer.status() == 200 || answer.errcode().is_some(), "{}", answer.describe());
+        }
+        for path in [
+            format!("v2/send_join/{id}/{id}"),
+            format!("v2/send_leave/{id}/{id}"),
+            format!("v1/send_knock/{id}/{id}"),
+            format!("v2/invite/{id}/{id}"),
+            format!("v1/exchange_third_party_invite/{id}"),
+        ] {
+            for body in
+                [json!({}), json!({ "room_version": 1, "event": [] }), json!({ "event": { "type": {} } })]
+            {
+                let answer = mallory.put(here, &path, &body);
+                assert!((400..500).contains(&answer.status()), "{}", answer.describe());
+                assert!(answer.errcode().is_some(), "{}", answer.describe());
+            }
+        }
+    }
+}

@@ -23,6 +23,7 @@ mod room;
 mod signing;
 mod state;
 mod third_party;
+mod tokens;
 mod visibility;
 
 use peer::{Mallory, fate, until};

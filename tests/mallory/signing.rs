@@ -422,3 +422,61 @@ fn attack_15_quotes_case_and_spaces_of_the_header_mean_the_same_or_nothing() {
     let room = mallory.create_room(&mallory.user("eve"), "10");
     try_join(&here.register("alice"), &room, &mallory).done();
 }
+
+#[test]
+fn attack_13_numbers_at_their_ends_are_numbers() {
+    // Where the time of an event is not held against its server's keys.
+    let scene = Scene::of_version("4");
+    let Scene { here, mallory, alice, eve, room } = &scene;
+    let since = alice.now();
+    for (field, value) in [
+        ("origin_server_ts", 0_i64),
+        ("origin_server_ts", 9_007_199_254_740_991),
+        ("depth", 0),
+        ("depth", 9_007_199_254_740_991),
+    ] {
+        let kept = mallory.room(room);
+        let mut draft = kept.draft(eve, "m.room.message", None, text(&format!("{field} {value}")));
+        draft[field] = value.into();
+        let pdu = mallory.seal(&kept, draft);
+        mallory.tell(here, &pdu);
+        crate::until(|| alice.event(room, &pdu.id).status() == 200, "it is taken");
+    }
+    for (field, value) in [("origin_server_ts", -1_i64), ("depth", -1), ("depth", -9_007_199_254_740_991)] {
+        let kept = mallory.room(room);
+        let mut draft = kept.draft(eve, "m.room.message", None, text(&format!("{field} {value}")));
+        draft[field] = value.into();
+        let pdu = mallory.seal(&kept, draft);
+        mallory.transact(here, &[&pdu], &[]).done();
+        scene.settle();
+        assert_eq!(alice.event(room, &pdu.id).status(), 404, "{field} {value}");
+    }
+    assert!(alice.sync(Some(&since))["rooms"]["join"][room].is_object());
+    let page = alice.messages(room, "dir=b&limit=50")["chunk"].as_array().unwrap().len();
+    assert!(page > 5);
+    let path = |ts: &str| format!("/_matrix/client/v1/rooms/{}/timestamp_to_event?dir=b&ts={ts}", enc(room));
+    for ts in ["0", "1", "9007199254740991"] {
+        assert!(alice.get(&path(ts)).status() < 500);
+    }
+}
+
+#[test]
+fn attack_14_an_id_of_versions_1_and_2_is_its_servers() {
+    for version in ["1", "2"] {
+        let scene = Scene::of_version(version);
+        let Scene { here, mallory, alice, eve, room } = &scene;
+        let kept = mallory.room(room);
+        let known = alice.send_text(room, "known");
+        let (nobody, local) = (format!("${:0>43}", 7), format!("$mine:{}", here.name()));
+        for id in [&nobody, &local, &known, "$mine:elsewhere.test", "mine"] {
+            let mut draft = kept.draft(eve, "m.room.message", None, text("under another's id"));
+            draft["event_id"] = id.into();
+            let pdu = mallory.seal(&kept, draft);
+            let said = mallory.transact(here, &[&pdu], &[]).ok();
+            assert_ne!(said["pdus"][id], json!({}), "{id}: {said}");
+        }
+        scene.settle();
+        assert_eq!(alice.event(room, &known).ok()["content"]["body"], "known");
+        assert_eq!(alice.event(room, &nobody).status(), 404);
+    }
+}

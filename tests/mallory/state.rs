@@ -410,3 +410,61 @@ fn attack_28_of_five_thousand_withheld_events_a_bounded_number_is_fetched() {
     let history = alice.messages(room, "dir=b&limit=100")["chunk"].as_array().unwrap().len();
     assert!(history > 20, "the rest is fetched when somebody looks: {history}");
 }
+
+/// An event that follows on twenty events which nobody has.
+fn on_nothing(mallory: &Mallory, room: &Room, sender: &str, n: usize) -> Pdu {
+    let mut draft = room.draft(sender, "m.room.message", None, text(&format!("on nothing {n}")));
+    let nothing: Vec<String> = (0..20).map(|m| format!("${:0>42}x", n * 100 + m)).collect();
+    draft["prev_events"] = room.references(&nothing);
+    mallory.seal(room, draft)
+}
+
+#[test]
+fn attack_28_a_past_full_of_gaps_makes_no_storm_of_questions() {
+    let scene = Scene::new();
+    let Scene { here, mallory, alice, eve, room } = &scene;
+    let other = Mallory::new();
+    other.join(here, room, &other.user("bob"));
+    // What is missing before one event is twenty events, each on twenty that nobody has.
+    let kept = mallory.room(room);
+    let told: Vec<Value> = (0..20).map(|n| on_nothing(mallory, &kept, eve, n).json).collect();
+    mallory.always("get_missing_events", Reply::json(&json!({ "events": told })));
+    let last = on_nothing(mallory, &kept, eve, 99);
+    mallory.tell(here, &last);
+    fate(here, &last.id, "dropped");
+    let asked = |who: &Mallory| {
+        ["state_ids", "state", "event", "event_auth"]
+            .iter()
+            .map(|endpoint| who.seen(endpoint).len())
+            .sum::<usize>()
+    };
+    println!("{} questions to the hostile server, {} to another", asked(mallory), asked(&other));
+    assert!(asked(mallory) <= 100 && asked(&other) <= 100);
+    scene.settle();
+    assert_eq!(alice.event(room, &last.id).status(), 404);
+}
+
+#[test]
+fn attack_28_a_history_full_of_gaps_makes_no_storm_of_questions() {
+    let (here, mallory) = (shared(), Mallory::new());
+    let (eve, alice) = (mallory.user("eve"), here.register("alice"));
+    let room = mallory.create_room(&eve, "10");
+    mallory.text(&room, &eve, "the past");
+    try_join(&alice, &room, &mallory).done();
+    let kept = mallory.room(&room);
+    let mut told: Vec<Value> = (0..99).map(|n| on_nothing(&mallory, &kept, &eve, n).json).collect();
+    let join = kept.event(&kept.state_id("m.room.member", alice.id())).unwrap();
+    let before = join["prev_events"][0].as_str().unwrap();
+    told.push(kept.event(before).unwrap().clone());
+    mallory.always("backfill", Reply::json(&json!({ "pdus": told })));
+    let page = alice.messages(&room, "dir=b&limit=50").to_string();
+    let asked = ["state_ids", "state", "event", "event_auth"]
+        .iter()
+        .map(|endpoint| mallory.seen(endpoint).len())
+        .sum::<usize>();
+    println!("{asked} questions");
+    assert!(asked <= 100, "{asked} questions");
+    mallory.be_honest();
+    let again = alice.messages(&room, "dir=b&limit=50").to_string();
+    assert!(page.contains("the past") || again.contains("the past"), "{again}");
+}

@@ -233,3 +233,134 @@ fn attack_39_what_was_redacted_shows_nowhere_any_more() {
     let found = search(alice, "confidential");
     assert!(!found.contains("confidential edit"), "{found}");
 }
+
+#[test]
+fn attack_39_a_redaction_that_comes_before_its_event_is_not_displaced_by_another() {
+    for version in ["10", "11"] {
+        let scene = Scene::of_version(version);
+        let Scene { here, mallory, alice, eve, room } = &scene;
+        let other = Mallory::new();
+        let bob = other.user("bob");
+        other.join(here, room, &bob);
+        let kept = other.room(room);
+        let text = json!({ "msgtype": "m.text", "body": "confidential" });
+        let said = other.seal(&kept, kept.draft(&bob, "m.room.message", None, text));
+        let redaction = |by: &Mallory, sender: &str| {
+            let mut draft = kept.draft(sender, "m.room.redaction", None, json!({ "redacts": said.id }));
+            draft["redacts"] = said.id.as_str().into();
+            by.seal(&kept, draft)
+        };
+        // Whoever may not redact it says so before and after him who may.
+        mallory.tell(here, &redaction(mallory, eve));
+        scene.settle();
+        other.tell(here, &redaction(&other, &bob));
+        mallory.tell(here, &redaction(mallory, eve));
+        scene.settle();
+        other.tell(here, &said);
+        crate::until(|| alice.event(room, &said.id).status() == 200, "the event comes at last");
+        assert_eq!(alice.event(room, &said.id).ok()["content"], json!({}), "version {version}");
+    }
+}
+
+#[test]
+fn attack_39_what_a_server_tells_of_the_past_is_redacted_here_if_it_was_redacted() {
+    let (here, mallory) = (shared(), Mallory::new());
+    let (eve, alice) = (mallory.user("eve"), here.register("alice"));
+    let room = mallory.create_room(&eve, "11");
+    let first = mallory.text(&room, &eve, "the first");
+    let mut reply = json!({ "msgtype": "m.text", "body": "a reply" });
+    reply["m.relates_to"] = json!({ "rel_type": "m.thread", "event_id": first.id });
+    let reply = mallory.make(&room, &eve, "m.room.message", None, reply);
+    let secret = mallory.text(&room, &eve, "confidential");
+    mallory.make(&room, &eve, "m.room.redaction", None, json!({ "redacts": secret.id }));
+    for n in 0..3 {
+        mallory.text(&room, &eve, &n.to_string());
+    }
+    crate::try_join(&alice, &room, &mallory).done();
+    // All of it comes at once, the redacted event as it was.
+    let past = alice.messages(&room, "dir=b&limit=50").to_string();
+    assert!(past.contains("the first") && !past.contains("confidential"), "{past}");
+    let shown = alice.event(&room, &secret.id).ok();
+    assert_eq!(shown["content"], json!({}));
+    assert_eq!(shown["unsigned"]["redacted_because"]["type"], "m.room.redaction", "{shown}");
+    let path = format!("/_matrix/client/v1/rooms/{}/relations/{}", enc(&room), enc(&first.id));
+    let related = alice.get(&path).ok();
+    assert_eq!(related["chunk"][0]["event_id"], reply.id.as_str(), "{related}");
+}
+
+#[test]
+fn attack_31_what_is_said_in_one_room_about_an_event_of_another_does_nothing_there() {
+    let scene = Scene::of_version("11");
+    let Scene { here, mallory, alice, eve, room } = &scene;
+    let private = alice.create_room(json!({ "preset": "private_chat", "room_version": "11" }));
+    let first = alice.send_text(&private, "the first");
+    let reply = |body: &str| {
+        json!({ "msgtype": "m.text", "body": body,
+            "m.relates_to": { "rel_type": "m.thread", "event_id": first } })
+    };
+    for body in ["one", "two"] {
+        alice.send(&private, "m.room.message", reply(body));
+    }
+    // Eve knows the id, and is not in the room.
+    let edit = json!({ "msgtype": "m.text", "body": "* forged", "m.new_content": { "msgtype": "m.text", "body": "forged" },
+        "m.relates_to": { "rel_type": "m.replace", "event_id": first } });
+    for content in [reply("forged"), edit] {
+        let said = mallory.make(room, eve, "m.room.message", None, content);
+        mallory.tell(here, &said);
+        let redaction = mallory.make(room, eve, "m.room.redaction", None, json!({ "redacts": said.id }));
+        mallory.tell(here, &redaction);
+    }
+    let redaction = mallory.make(room, eve, "m.room.redaction", None, json!({ "redacts": first }));
+    mallory.tell(here, &redaction);
+    let read = json!({ "edu_type": "m.receipt", "content": { room.as_str(): { "m.read": {
+        eve.as_str(): { "event_ids": [first], "data": { "ts": 1 } } } } } });
+    mallory.transact(here, &[], &[read]).done();
+    scene.settle();
+    let shown = alice.event(&private, &first).ok();
+    assert_eq!(shown["content"]["body"], "the first");
+    let thread = &shown["unsigned"]["m.relations"]["m.thread"];
+    assert_eq!(
+        (&thread["count"], &thread["latest_event"]["content"]["body"]),
+        (&json!(2), &json!("two")),
+        "{shown}"
+    );
+    assert!(!shown.to_string().contains("forged"), "{shown}");
+    let path = format!("/_matrix/client/v1/rooms/{}/threads", enc(room));
+    assert_eq!(alice.get(&path).ok()["chunk"], json!([]), "the other room has no such thread");
+}
+
+#[test]
+fn attack_34_a_server_whose_users_were_put_out_is_sent_nothing_more() {
+    let scene = Scene::new();
+    let Scene { here, mallory, alice, eve, room } = &scene;
+    // Another room that both stay in: what comes there comes after what was before it.
+    let other = here.register("other");
+    let shared_room = other.create_public_room();
+    mallory.join(here, &shared_room, eve);
+    let seen = alice.send_text(room, "for all");
+    mallory.until(room, "alice is heard", |room| room.has(&seen));
+    alice.about_member(room, "ban", eve).done();
+    let secret = alice.send_text(room, "secret");
+    alice.typing(room, true);
+    alice.read(room, &secret);
+    let phone = alice.log_in_again();
+    phone.put(&format!("v3/devices/{}", phone.device()), json!({ "display_name": "secret phone" })).done();
+    alice
+        .put(
+            &format!("v3/presence/{}/status", alice.id_in_path()),
+            json!({ "presence": "online", "status_msg": "secret status" }),
+        )
+        .done();
+    for n in 0..3 {
+        let said = other.send_text(&shared_room, &n.to_string());
+        mallory.until(&shared_room, "what is said in the other room arrives", |room| room.has(&said));
+    }
+    let sent = mallory.seen("send");
+    let ban = sent.iter().any(|asked| String::from_utf8_lossy(&asked.body).contains("\"ban\""));
+    assert!(ban, "the ban itself is told");
+    for asked in sent {
+        let text = String::from_utf8_lossy(&asked.body).into_owned();
+        assert!(!text.contains("secret") && !text.contains(&secret), "{text}");
+        assert!(!text.contains(phone.device()), "{text}");
+    }
+}

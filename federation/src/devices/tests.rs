@@ -123,7 +123,7 @@ impl World {
 
     async fn asks_devices(&self, origin: &str, user: &str) -> Answer {
         let origin = Origin(ServerName::parse(origin).unwrap());
-        user_devices(State(self.federation.clone()), origin, Path(user.to_owned())).await
+        user_devices(State(self.federation.clone()), origin, Params(user.to_owned())).await
     }
 
     async fn asks_keys(&self, origin: &str, user: &UserId) -> Value {

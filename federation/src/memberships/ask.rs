@@ -6,7 +6,7 @@ use crate::{
     gaps::{enc, references},
     verify,
 };
-use postern_graph::{RoomNum, event::MembershipKind};
+use postern_graph::event::MembershipKind;
 use postern_rooms::{
     Error as RoomsError, MembershipChange, Omitted, Received, Verified,
     version::{SUPPORTED, Version, version},

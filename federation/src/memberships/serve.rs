@@ -2,12 +2,12 @@
 
 use crate::{
     Federation,
-    origin::{Body, Origin, Query},
+    origin::{Body, Origin, Params, Query},
     verify,
 };
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::State,
     routing::{get, put},
 };
 use postern_graph::event::MembershipKind;
@@ -70,7 +70,7 @@ fn versions(query: Vec<(String, String)>) -> Vec<String> {
 async fn make_join(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path((room, user)): Path<(OwnedRoomId, OwnedUserId)>,
+    Params((room, user)): Params<(OwnedRoomId, OwnedUserId)>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Answer {
     propose(&federation, &origin, &room, &user, MembershipKind::Join, Some(&versions(query)))
@@ -79,7 +79,7 @@ async fn make_join(
 async fn make_knock(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path((room, user)): Path<(OwnedRoomId, OwnedUserId)>,
+    Params((room, user)): Params<(OwnedRoomId, OwnedUserId)>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Answer {
     propose(&federation, &origin, &room, &user, MembershipKind::Knock, Some(&versions(query)))
@@ -88,7 +88,7 @@ async fn make_knock(
 async fn make_leave(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path((room, user)): Path<(OwnedRoomId, OwnedUserId)>,
+    Params((room, user)): Params<(OwnedRoomId, OwnedUserId)>,
 ) -> Answer {
     propose(&federation, &origin, &room, &user, MembershipKind::Leave, None)
 }
@@ -186,7 +186,7 @@ async fn joined(
 async fn send_join(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Params((room, id)): Params<(OwnedRoomId, OwnedEventId)>,
     Query(how): Query<How>,
     Body(pdu): Body<Box<RawValue>>,
 ) -> Answer {
@@ -202,7 +202,7 @@ struct How {
 async fn send_join_v1(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Params((room, id)): Params<(OwnedRoomId, OwnedEventId)>,
     Body(pdu): Body<Box<RawValue>>,
 ) -> Answer {
     Ok(Json(json!([200, joined(&federation, &origin, &room, &id, &pdu, false).await?])))
@@ -211,7 +211,7 @@ async fn send_join_v1(
 async fn send_leave(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Params((room, id)): Params<(OwnedRoomId, OwnedEventId)>,
     Body(pdu): Body<Box<RawValue>>,
 ) -> Answer {
     accept(&federation, &origin, &room, &id, &pdu, MembershipKind::Leave).await?;
@@ -221,7 +221,7 @@ async fn send_leave(
 async fn send_leave_v1(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Params((room, id)): Params<(OwnedRoomId, OwnedEventId)>,
     Body(pdu): Body<Box<RawValue>>,
 ) -> Answer {
     accept(&federation, &origin, &room, &id, &pdu, MembershipKind::Leave).await?;
@@ -231,7 +231,7 @@ async fn send_leave_v1(
 async fn send_knock(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Params((room, id)): Params<(OwnedRoomId, OwnedEventId)>,
     Body(pdu): Body<Box<RawValue>>,
 ) -> Answer {
     let rooms = &federation.0.rooms;
@@ -254,7 +254,7 @@ struct Invite {
 async fn invite(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Params((room, id)): Params<(OwnedRoomId, OwnedEventId)>,
     Body(invite): Body<Invite>,
 ) -> Answer {
     let signed = invited(&federation, &origin, &room, &id, invite).await?;
@@ -265,7 +265,7 @@ async fn invite(
 async fn invite_v1(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path((room, id)): Path<(OwnedRoomId, OwnedEventId)>,
+    Params((room, id)): Params<(OwnedRoomId, OwnedEventId)>,
     Body(event): Body<Box<RawValue>>,
 ) -> Answer {
     #[derive(Deserialize)]

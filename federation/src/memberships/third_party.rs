@@ -8,13 +8,9 @@
 use crate::{
     Error, Federation,
     gaps::enc,
-    origin::{Body, Origin},
+    origin::{Body, Origin, Params},
 };
-use axum::{
-    Router,
-    extract::{Path, State},
-    routing::put,
-};
+use axum::{Router, extract::State, routing::put};
 use postern_graph::event::MembershipKind;
 use postern_rooms::MembershipChange;
 use postern_web::{Answer, ApiError, done};
@@ -83,7 +79,7 @@ pub(crate) fn open_routes() -> Router<Federation> {
 async fn exchange(
     State(federation): State<Federation>,
     Origin(origin): Origin,
-    Path(room): Path<OwnedRoomId>,
+    Params(room): Params<OwnedRoomId>,
     Body(proposal): Body<Proposal>,
 ) -> Answer {
     let Proposal { kind, room_id, sender, state_key: target, content } = proposal;
