@@ -4,7 +4,7 @@ use crate::{Error, Federation, ring::Wanted};
 use futures::{StreamExt, stream};
 use postern_rooms::{Error as RoomsError, Verified, version::Version};
 use postern_web::Strict;
-use ruma::{CanonicalJsonObject, CanonicalJsonValue};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
@@ -38,14 +38,26 @@ impl Federation {
         version: &Arc<Version>,
         pdu: CanonicalJsonObject,
     ) -> Result<Verified, Error> {
-        let wanted = Verified::signers(version, &pdu)?;
-        let at = origin_ts(&pdu).filter(|_| version.rules.enforce_key_validity);
-        let keys = self.0.ring.keys(&wanted, at).await?;
+        let keys = self.keys_for(version, &pdu).await?;
         let version = version.clone();
         let checked = tokio::task::spawn_blocking(move || Verified::check(&version, pdu, &keys)).await;
         checked
             .map_err(|error| RoomsError::BadJson(format!("the check of an event broke off: {error}")))?
             .map_err(Error::from)
+    }
+
+    /// The keys that a PDU has to be checked with, as far as they can be had.
+    ///
+    /// # Errors
+    /// It does not say who sent it, or the store's.
+    pub(crate) async fn keys_for(
+        &self,
+        version: &Version,
+        pdu: &CanonicalJsonObject,
+    ) -> Result<PublicKeyMap, Error> {
+        let wanted = Verified::signers(version, pdu)?;
+        let at = origin_ts(pdu).filter(|_| version.rules.enforce_key_validity);
+        self.0.ring.keys(&wanted, at).await
     }
 
     /// Checks many PDUs; those that fail are dropped. The order is kept.

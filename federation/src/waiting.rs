@@ -9,7 +9,14 @@ use dashmap::{DashMap, Entry};
 use postern_graph::{RoomNum, Seq};
 use postern_rooms::{Waiting, now_ms};
 use ruma::OwnedServerName;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -22,19 +29,46 @@ const ROOMS_AT_ONCE: usize = 64;
 /// How long an event may wait for its predecessors, milliseconds: longer than networks are usually in pieces. Without it,
 /// what follows later brings it, or it is history.
 const PATIENCE_MS: u64 = 24 * 3_600_000;
+/// Events of a room that are counted at a start.
+const COUNTED: usize = 10_000;
 /// Events of one server that may wait in one room: it must not take the places of the others.
 const OF_ONE_SERVER: usize = 1_000;
 
 /// The rooms that are being worked on.
 #[derive(Debug)]
 pub(crate) struct Rooms {
-    working: DashMap<RoomNum, Arc<Notify>>,
+    working: DashMap<RoomNum, Arc<Work>>,
     places: Arc<Semaphore>,
 }
 
 impl Default for Rooms {
     fn default() -> Self {
         Self { working: DashMap::new(), places: Arc::new(Semaphore::new(ROOMS_AT_ONCE)) }
+    }
+}
+
+impl Rooms {
+    /// About how many events wait in a room.
+    pub(crate) fn count(&self, room: RoomNum) -> usize {
+        self.working.get(&room).map_or(0, |work| work.waiting.load(Ordering::Relaxed))
+    }
+}
+
+/// A room that is being worked on.
+#[derive(Debug, Default)]
+struct Work {
+    /// More has come.
+    more: Notify,
+    /// About how many wait.
+    waiting: AtomicUsize,
+}
+
+impl Work {
+    fn done(&self, count: usize) {
+        // Never fails: the function always gives a number.
+        let _ = self
+            .waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(count)));
     }
 }
 
@@ -50,22 +84,26 @@ struct Progress {
 }
 
 impl Federation {
-    /// Takes the events that wait in a room.
-    pub(crate) fn work_on(&self, room: RoomNum) {
-        let more = match self.0.waiting.working.entry(room) {
-            Entry::Occupied(working) => return working.get().notify_one(),
+    /// Takes the events that wait in a room, to which so many have come.
+    pub(crate) fn work_on(&self, room: RoomNum, come: usize) {
+        let work = match self.0.waiting.working.entry(room) {
+            Entry::Occupied(working) => {
+                working.get().waiting.fetch_add(come, Ordering::Relaxed);
+                return working.get().more.notify_one();
+            }
             Entry::Vacant(free) => free.insert(Arc::default()).clone(),
         };
+        work.waiting.store(come, Ordering::Relaxed);
         let federation = self.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = federation.0.stopping.cancelled() => return,
-                () = federation.take_all(room, &more) => {}
+                () = federation.take_all(room, &work) => {}
             }
             federation.0.waiting.working.remove(&room);
             // One may have come between the last look and now.
             if federation.0.rooms.staged_count(room, 1) > 0 {
-                federation.work_on(room);
+                federation.work_on(room, 1);
             }
         });
     }
@@ -73,13 +111,13 @@ impl Federation {
     /// Goes on with what waited when the server stopped.
     pub(crate) fn resume_waiting(&self) -> Result<(), Error> {
         for room in self.0.rooms.rooms_with_staged()? {
-            self.work_on(room);
+            self.work_on(room, self.0.rooms.staged_count(room, COUNTED));
         }
         Ok(())
     }
 
     /// Takes the events of a room until none is left.
-    async fn take_all(&self, room: RoomNum, more: &Notify) {
+    async fn take_all(&self, room: RoomNum, work: &Work) {
         let settings = &self.0.config.federation;
         let shortest = Duration::from_millis(settings.backoff_min_ms);
         let longest = Duration::from_millis(settings.backoff_max_ms).max(shortest);
@@ -88,7 +126,7 @@ impl Federation {
         let mut begun = Instant::now();
         let mut before = usize::MAX;
         loop {
-            let failed = match self.take_on(room, &mut progress).await {
+            let failed = match self.take_on(room, work, &mut progress).await {
                 Ok(()) => false,
                 Err(error) => {
                     tracing::error!(%error, room = room.0, "events that wait cannot be taken");
@@ -111,13 +149,13 @@ impl Federation {
                     begun = Instant::now();
                 }
                 // Those that came lie behind.
-                () = more.notified() => {}
+                () = work.more.notified() => {}
             }
         }
     }
 
     /// Takes the events of a room from where `progress` is.
-    async fn take_on(&self, room: RoomNum, progress: &mut Progress) -> Result<(), Error> {
+    async fn take_on(&self, room: RoomNum, work: &Work, progress: &mut Progress) -> Result<(), Error> {
         // Never closed.
         let _place = self.0.waiting.places.acquire().await;
         let rooms = &self.0.rooms;
@@ -126,12 +164,23 @@ impl Federation {
             if waiting.is_empty() {
                 return Ok(());
             }
-            for event in waiting {
+            let taken = match rooms.receive_waiting(room, &waiting).await.map_err(Error::from) {
+                Err(error) if error.is_transient() => return Err(error),
+                taken => taken.unwrap_or(0),
+            };
+            work.done(taken);
+            for event in waiting.iter().take(taken) {
+                progress.after = Some(event.seq);
+                progress.hopeful |= progress.passed_over.contains_key(&event.origin);
+            }
+            // Taking them together ended here; those behind are read again.
+            if let Some(event) = waiting.into_iter().nth(taken) {
                 progress.after = Some(event.seq);
                 let (seq, origin) = (event.seq, event.origin.clone());
                 let passed_over = progress.passed_over.get(&origin).copied().unwrap_or_default();
                 if self.take_one(room, event, passed_over < OF_ONE_SERVER).await? {
                     rooms.unstage(room, seq)?;
+                    work.done(1);
                     progress.hopeful |= passed_over > 0;
                 } else {
                     *progress.passed_over.entry(origin).or_default() += 1;

@@ -197,7 +197,12 @@ impl Batch<'_> {
             return Ok(Received::Known);
         }
         let pos = Pos::at(self.commit.take_seq());
-        let (mut event, links, before) = self.standing(pdu, gaps, pos)?;
+        let (event, links, before) = self.standing(pdu, gaps, pos)?;
+        self.settle(event, links, before)
+    }
+
+    /// Judges an event and places it.
+    fn settle(&mut self, mut event: Event, links: EventLinks, before: Root) -> Result<Received, Error> {
         let received = self.judge(&event, before)?;
         match &received {
             Received::Rejected(why) => {
@@ -212,6 +217,28 @@ impl Batch<'_> {
         }
         self.place(event, links, before)?;
         Ok(received)
+    }
+
+    /// Takes an event that follows on exactly what the room ends with, as most do. Nothing if it does not: it has to be received
+    /// with what this batch has added committed.
+    ///
+    /// # Errors
+    /// As [`Rooms::receive`]. The batch has nothing of the event then, unless the error is the store's.
+    pub(crate) fn receive_next(&mut self, pdu: Verified) -> Result<Option<Received>, Error> {
+        if self.is_known(&pdu)? {
+            return Ok(Some(Received::Known));
+        }
+        let pos = Pos::at(self.commit.take_seq());
+        let event = self.met_at(pdu.id, pdu.json, pos)?;
+        if !event.says_room(self.room_id()) {
+            return Err(Error::BadJson(format!("the event {} is of another room", event.id)));
+        }
+        let links = self.links(&event)?;
+        let ends = &self.head.extremities;
+        if links.prev.len() != ends.len() || !links.prev.iter().all(|num| ends.contains(num)) {
+            return Ok(None);
+        }
+        self.settle(event, links, self.head.state).map(Some)
     }
 
     /// Whether it was taken; not if it is known.
