@@ -8,10 +8,10 @@ use ruma::{CanonicalJsonObject, CanonicalJsonValue, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-/// PDUs of one batch that are checked at the same time; a core each, and some that wait for keys.
+/// Chunks of one batch that are checked at the same time; a core each, and some that wait for keys.
 const AT_ONCE: usize = 16;
-/// PDUs whose keys are asked for together.
-const KEYS_TOGETHER: usize = 500;
+/// PDUs of a chunk: some milliseconds of work.
+const TOGETHER: usize = 100;
 
 /// A PDU as JSON that means one thing only.
 ///
@@ -62,34 +62,54 @@ impl Federation {
 
     /// Checks many PDUs; those that fail are dropped. The order is kept.
     pub(crate) async fn verify_all(&self, version: &Arc<Version>, pdus: &[Box<RawValue>]) -> Vec<Verified> {
-        let parsed: Vec<CanonicalJsonObject> = pdus
-            .iter()
-            .filter_map(|pdu| {
-                parse(pdu).inspect_err(|error| tracing::debug!(%error, "a PDU is dropped")).ok()
-            })
-            .collect();
+        stream::iter(pdus.chunks(TOGETHER).map(<[_]>::to_vec))
+            .map(|some| self.verify_some(version, some))
+            .buffered(AT_ONCE)
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Checks some PDUs, each step of all of them by one thread.
+    async fn verify_some(&self, version: &Arc<Version>, pdus: Vec<Box<RawValue>>) -> Vec<Verified> {
+        let parsed = tokio::task::spawn_blocking(move || {
+            let parse = |pdu: Box<RawValue>| parse(&pdu).inspect_err(dropped).ok();
+            pdus.into_iter().filter_map(parse).collect::<Vec<_>>()
+        });
+        let parsed = parsed.await.unwrap_or_else(broke_off);
         // Each server is asked for its keys once, before the single events ask.
-        for some in parsed.chunks(KEYS_TOGETHER) {
-            let mut wanted = Wanted::new();
-            for pdu in some {
-                for (server, keys) in Verified::signers(version, pdu).unwrap_or_default() {
-                    wanted.entry(server).or_default().extend(keys);
-                }
-            }
-            if let Err(error) = self.0.ring.keys(&wanted, None).await {
-                tracing::warn!(%error, "keys cannot be had");
+        let mut wanted = Wanted::new();
+        for pdu in &parsed {
+            for (server, keys) in Verified::signers(version, pdu).unwrap_or_default() {
+                wanted.entry(server).or_default().extend(keys);
             }
         }
-        stream::iter(parsed)
-            .map(|pdu| async move {
-                self.verify(version, pdu)
-                    .await
-                    .inspect_err(|error| tracing::debug!(%error, "a PDU is dropped"))
-                    .ok()
-            })
-            .buffered(AT_ONCE)
-            .filter_map(|checked| async move { checked })
-            .collect()
-            .await
+        if let Err(error) = self.0.ring.keys(&wanted, None).await {
+            tracing::warn!(%error, "keys cannot be had");
+        }
+        let mut with_keys = Vec::with_capacity(parsed.len());
+        for pdu in parsed {
+            match self.keys_for(version, &pdu).await {
+                Ok(keys) => with_keys.push((pdu, keys)),
+                Err(error) => dropped(&error),
+            }
+        }
+        let version = version.clone();
+        let checked = tokio::task::spawn_blocking(move || {
+            let check = |(pdu, keys)| Verified::check(&version, pdu, &keys).inspect_err(dropped).ok();
+            with_keys.into_iter().filter_map(check).collect::<Vec<_>>()
+        });
+        checked.await.unwrap_or_else(broke_off)
     }
+}
+
+fn broke_off<T>(error: tokio::task::JoinError) -> Vec<T> {
+    tracing::error!(%error, "the check of some PDUs broke off");
+    Vec::new()
+}
+
+fn dropped(error: &impl std::fmt::Display) {
+    tracing::debug!(%error, "a PDU is dropped");
 }

@@ -228,7 +228,8 @@ async fn events_that_wait_are_taken_together_up_to_one_that_lacks_something() {
         say(n, json!({ "body": n }));
     }
     // Two answers in one thread: the second counts on the first.
-    let thread = json!({ "body": "in a thread", "m.relates_to": { "rel_type": "m.thread", "event_id": bob.id() } });
+    let thread =
+        json!({ "body": "in a thread", "m.relates_to": { "rel_type": "m.thread", "event_id": bob.id() } });
     for n in 10..12 {
         say(n, thread.clone());
     }
@@ -237,8 +238,10 @@ async fn events_that_wait_are_taken_together_up_to_one_that_lacks_something() {
     }
     let end = pdus.last().unwrap().id().to_owned();
     // The next one is not told, so what follows on it cannot be taken.
-    let missing = model.make(BOB, "m.room.message", None, json!({ "body": "missing" }), std::slice::from_ref(&end));
-    let behind = model.make(BOB, "m.room.message", None, json!({ "body": "behind" }), &[missing.id().to_owned()]);
+    let missing =
+        model.make(BOB, "m.room.message", None, json!({ "body": "missing" }), std::slice::from_ref(&end));
+    let behind =
+        model.make(BOB, "m.room.message", None, json!({ "body": "behind" }), &[missing.id().to_owned()]);
     let whole = pdus.len();
     // A repetition is taken too, as known.
     pdus.push(pdus[3].clone());
