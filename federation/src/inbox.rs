@@ -33,8 +33,10 @@ const PDUS: usize = 50;
 const EDUS: usize = 100;
 /// Events of one room that may wait; then the servers that send are asked to wait.
 const WAITING_IN_ROOM: usize = 10_000;
-/// Transactions remembered of one server: it repeats only its last.
+/// Transactions remembered of one server at least: it repeats only its last.
 const TRANSACTIONS_REMEMBERED: usize = 32;
+/// After how many transactions, on average, older ones are forgotten.
+const FORGOTTEN_EVERY: u32 = 32;
 
 pub(crate) fn routes() -> Router<Federation> {
     Router::new().route("/_matrix/federation/v1/send/{txn}", put(send))
@@ -112,12 +114,14 @@ async fn send(
     }
     let mut commit = graph.begin();
     federation.0.rooms.stage(&mut commit, &origin, staged)?;
-    let remembered: Vec<_> =
-        graph.scan::<ReceivedTransactions, _>(&(key.0.clone(),)).iter().collect::<Result<_, _>>()?;
-    if remembered.len() >= TRANSACTIONS_REMEMBERED
-        && let Some((oldest, _)) = remembered.iter().min_by_key(|(_, at)| *at)
-    {
-        commit.delete::<ReceivedTransactions>(oldest);
+    // Not each time: the walk goes over all that was deleted there.
+    if rand::random_ratio(1, FORGOTTEN_EVERY) {
+        let mut remembered: Vec<_> =
+            graph.scan::<ReceivedTransactions, _>(&(key.0.clone(),)).iter().collect::<Result<_, _>>()?;
+        remembered.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
+        for (old, _) in remembered.iter().skip(TRANSACTIONS_REMEMBERED) {
+            commit.delete::<ReceivedTransactions>(old);
+        }
     }
     commit.put::<ReceivedTransactions>(&key, &now_ms());
     let seq = graph.commit(commit)?;

@@ -51,7 +51,7 @@ use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::Users;
 use ruma::{OwnedServerName, ServerName};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// Federation with other servers. Cheap to clone.
@@ -97,7 +97,10 @@ impl Federation {
             users.clone(),
             peers.clone(),
             config.users.presence,
-            Pace::default(),
+            Pace {
+                first: Duration::from_millis(config.federation.backoff_min_ms),
+                longest: Duration::from_millis(config.federation.backoff_max_ms),
+            },
         );
         Ok(Self(Arc::new(Parts {
             config,

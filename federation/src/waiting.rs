@@ -8,6 +8,7 @@ use crate::{Error, Federation};
 use dashmap::{DashMap, Entry};
 use postern_graph::{RoomNum, Seq};
 use postern_rooms::{Waiting, now_ms};
+use quick_cache::sync::Cache;
 use ruma::OwnedServerName;
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,8 @@ use tokio::{
 
 /// Events of a room that are read at once.
 const AT_ONCE: usize = 50;
+/// Rooms of which it is remembered up to where nothing waits.
+const REMEMBERED: usize = 10_000;
 /// Rooms worked on at the same time.
 const ROOMS_AT_ONCE: usize = 64;
 /// How long an event may wait for its predecessors, milliseconds: longer than networks are usually in pieces. Without it,
@@ -38,12 +41,18 @@ const OF_ONE_SERVER: usize = 1_000;
 #[derive(Debug)]
 pub(crate) struct Rooms {
     working: DashMap<RoomNum, Arc<Work>>,
+    /// Up to where nothing waits any more in a room. It spares walking over what has been deleted there.
+    passed: Cache<RoomNum, Seq>,
     places: Arc<Semaphore>,
 }
 
 impl Default for Rooms {
     fn default() -> Self {
-        Self { working: DashMap::new(), places: Arc::new(Semaphore::new(ROOMS_AT_ONCE)) }
+        Self {
+            working: DashMap::new(),
+            passed: Cache::new(REMEMBERED),
+            places: Arc::new(Semaphore::new(ROOMS_AT_ONCE)),
+        }
     }
 }
 
@@ -96,15 +105,20 @@ impl Federation {
         work.waiting.store(come, Ordering::Relaxed);
         let federation = self.clone();
         tokio::spawn(async move {
-            tokio::select! {
+            let waiting = &federation.0.waiting;
+            let last = tokio::select! {
                 () = federation.0.stopping.cancelled() => return,
-                () = federation.take_all(room, &work) => {}
+                last = federation.take_all(room, &work, waiting.passed.get(&room)) => last,
+            };
+            if let Some(last) = last {
+                waiting.passed.insert(room, last);
             }
-            federation.0.waiting.working.remove(&room);
-            // One may have come between the last look and now.
-            if federation.0.rooms.staged_count(room, 1) > 0 {
-                federation.work_on(room, 1);
+            waiting.working.remove(&room);
+            // One may have come between the last look and now. A failed look is repeated by the task.
+            if federation.0.rooms.staged(room, last, 1).is_ok_and(|left| left.is_empty()) {
+                return;
             }
+            federation.work_on(room, 1);
         });
     }
 
@@ -116,13 +130,13 @@ impl Federation {
         Ok(())
     }
 
-    /// Takes the events of a room until none is left.
-    async fn take_all(&self, room: RoomNum, work: &Work) {
+    /// Takes the events of a room behind `from` until none is left. The last one that was there.
+    async fn take_all(&self, room: RoomNum, work: &Work, from: Option<Seq>) -> Option<Seq> {
         let settings = &self.0.config.federation;
         let shortest = Duration::from_millis(settings.backoff_min_ms);
         let longest = Duration::from_millis(settings.backoff_max_ms).max(shortest);
         let mut pause = shortest;
-        let mut progress = Progress::default();
+        let mut progress = Progress { after: from, ..Progress::default() };
         let mut begun = Instant::now();
         let mut before = usize::MAX;
         loop {
@@ -135,7 +149,7 @@ impl Federation {
             };
             let left: usize = progress.passed_over.values().sum();
             if left == 0 && !failed {
-                return;
+                return progress.after;
             }
             if left < before {
                 pause = shortest;
@@ -145,7 +159,7 @@ impl Federation {
                 () = tokio::time::sleep_until(again) => {
                     before = left;
                     pause = (pause * 2).min(longest);
-                    progress = Progress::default();
+                    progress = Progress { after: from, ..Progress::default() };
                     begun = Instant::now();
                 }
                 // Those that came lie behind.

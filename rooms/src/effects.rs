@@ -209,6 +209,10 @@ impl Batch<'_> {
         let mut record = target.record;
         record.redacted_by = Some(by);
         self.commit.put::<EventRecords>(&(target.num,), &record);
+        // Of an event that is only being added the record is written with the batch, after this.
+        if let Some(added) = self.added.get_mut(&target.num) {
+            Arc::make_mut(added).record = record;
+        }
         self.unrelate(target)?;
         self.rewritten.push(target.num);
         Ok(())

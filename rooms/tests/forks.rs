@@ -195,6 +195,26 @@ async fn an_event_whose_past_is_not_here_is_not_taken() {
     assert!(matches!(&error, postern_rooms::Error::MissingEvents(ids) if ids.contains(&bob.id().to_owned())));
 }
 
+#[tokio::test]
+async fn an_event_that_comes_after_its_redaction_is_redacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = open(dir.path());
+    let id = room(&rooms, "11").await;
+    let mut model = Model::of(&rooms, &id, &["r1", "r2"]);
+    let start = model.tip();
+    let bob = join(&mut model, BOB, &[start]);
+    let base = [bob.id().to_owned()];
+    rooms.receive(&id, bob, &[]).await.unwrap();
+    let said = model.make(BOB, "m.room.message", None, json!({ "body": "wrong" }), &base);
+    let redaction = model.make(BOB, "m.room.redaction", None, json!({ "redacts": said.id() }), &base);
+    rooms.receive(&id, redaction.clone(), &[]).await.unwrap();
+    rooms.receive(&id, said.clone(), &[]).await.unwrap();
+    let stored = rooms.event_by_id(said.id()).unwrap().unwrap();
+    assert!(!stored.json().contains("wrong"));
+    let by = stored.record.redacted_by.expect("it says by what");
+    assert_eq!(rooms.event(by).unwrap().id, redaction.id());
+}
+
 /// Stages these events and takes as many as can be taken together: how many.
 async fn take_together(rooms: &Rooms, id: &RoomId, pdus: Vec<Verified>) -> usize {
     let num = rooms.room(id).unwrap().unwrap();
