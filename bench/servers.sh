@@ -106,8 +106,9 @@ $synapse_settings
 YAML
   cat >"$work/synapse/log.yaml" <<YAML
 version: 1
+disable_existing_loggers: false
 handlers: {file: {class: logging.FileHandler, filename: $work/synapse/log}}
-root: {level: ERROR, handlers: [file]}
+root: {level: ${synapse_level:-ERROR}, handlers: [file]}
 YAML
   (cd "$work/synapse" && "$cache/venv/bin/synapse_homeserver" -c homeserver.yaml --generate-keys)
   (cd "$work/synapse" && exec "$cache/venv/bin/synapse_homeserver" -c homeserver.yaml >"$work/synapse.log" 2>&1) &

@@ -10,11 +10,18 @@ use crate::{
 };
 use axum::{Json, Router, extract::State, routing::put};
 use postern_graph::{RoomNum, schema::ReceivedTransactions};
-use postern_rooms::{Error as RoomsError, MembershipKind, Verified, now_ms};
+use postern_rooms::{Error as RoomsError, MembershipKind, Verified, now_ms, version::Version};
 use postern_web::{Answer, ApiError};
-use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, RoomId, ServerName, UserId};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, RoomId, ServerName, UserId,
+    signatures::PublicKeyMap,
+};
 use serde::Deserialize;
 use serde_json::{Map, json, value::RawValue};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 /// PDUs in a transaction (specification).
 const PDUS: usize = 50;
@@ -22,8 +29,10 @@ const PDUS: usize = 50;
 const EDUS: usize = 100;
 /// Events of one room that may wait; then the servers that send are asked to wait.
 const WAITING_IN_ROOM: usize = 10_000;
-/// Transactions remembered of one server: it repeats only its last.
+/// Transactions remembered of one server at least: it repeats only its last.
 const TRANSACTIONS_REMEMBERED: usize = 32;
+/// After how many transactions, on average, older ones are forgotten.
+const FORGOTTEN_EVERY: u32 = 32;
 
 pub(crate) fn routes() -> Router<Federation> {
     Router::new().route("/_matrix/federation/v1/send/{txn}", put(send))
@@ -52,9 +61,16 @@ async fn send(
         return Ok(Json(json!({ "pdus": {} })));
     }
     let mut results = Map::new();
-    let mut staged = Vec::new();
+    let mut pdus = Vec::with_capacity(transaction.pdus.len());
     for pdu in &transaction.pdus {
-        match federation.noted_outside(&origin, pdu).await {
+        let pdu = match verify::parse(pdu) {
+            Ok(pdu) => pdu,
+            Err(why) => {
+                tracing::info!(%origin, %why, "a PDU is dropped");
+                continue;
+            }
+        };
+        match federation.noted_outside(&origin, &pdu).await {
             Ok(Some(id)) => {
                 results.insert(id, json!({}));
                 continue;
@@ -62,10 +78,18 @@ async fn send(
             Ok(None) => {}
             Err(why) => tracing::info!(%origin, %why, "what happens to an invite is not taken"),
         }
-        match federation.admit(&origin, pdu).await {
+        pdus.push(pdu);
+    }
+    let mut staged = Vec::with_capacity(pdus.len());
+    for admitted in federation.admit(&origin, pdus).await? {
+        match admitted {
             Ok((room, pdu)) => {
                 results.insert(pdu.id().to_string(), json!({}));
                 staged.push((room, pdu));
+            }
+            // Nobody would send it again.
+            Err((_, why @ (Error::Graph(_) | Error::Rooms(RoomsError::Graph(_))))) => {
+                return Err(ApiError::internal(&why));
             }
             Err((Some(id), why)) => {
                 tracing::info!(%origin, event = %id, %why, "an event is refused");
@@ -77,44 +101,83 @@ async fn send(
     for edu in transaction.edus {
         edus::receive(&federation, &origin, edu).await.map_err(|error| ApiError::internal(&error))?;
     }
-    let rooms: Vec<RoomNum> = staged.iter().map(|(room, _)| *room).collect();
-    if rooms.iter().any(|room| federation.0.rooms.staged_count(*room, WAITING_IN_ROOM) >= WAITING_IN_ROOM) {
+    let mut rooms: BTreeMap<RoomNum, usize> = BTreeMap::new();
+    for (room, _) in &staged {
+        *rooms.entry(*room).or_default() += 1;
+    }
+    if rooms.keys().any(|room| federation.0.waiting.count(*room) >= WAITING_IN_ROOM) {
         return Err(ApiError::limit_exceeded(10_000));
     }
     let mut commit = graph.begin();
     federation.0.rooms.stage(&mut commit, &origin, staged)?;
-    let remembered: Vec<_> =
-        graph.scan::<ReceivedTransactions, _>(&(key.0.clone(),)).iter().collect::<Result<_, _>>()?;
-    if remembered.len() >= TRANSACTIONS_REMEMBERED
-        && let Some((oldest, _)) = remembered.iter().min_by_key(|(_, at)| *at)
-    {
-        commit.delete::<ReceivedTransactions>(oldest);
+    // Not each time: the walk goes over all that was deleted there.
+    if rand::random_ratio(1, FORGOTTEN_EVERY) {
+        let mut remembered: Vec<_> =
+            graph.scan::<ReceivedTransactions, _>(&(key.0.clone(),)).iter().collect::<Result<_, _>>()?;
+        remembered.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
+        for (old, _) in remembered.iter().skip(TRANSACTIONS_REMEMBERED) {
+            commit.delete::<ReceivedTransactions>(old);
+        }
     }
     commit.put::<ReceivedTransactions>(&key, &now_ms());
     let seq = graph.commit(commit)?;
     graph.durable_at(seq).await?;
-    for room in rooms {
-        federation.work_on(room);
+    for (room, more) in rooms {
+        federation.work_on(room, more);
     }
     Ok(Json(json!({ "pdus": results })))
 }
 
 impl Federation {
-    /// Checks a PDU of a transaction as far as can be without its room's history. An error has the event's id, if that
-    /// is known.
+    /// Checks PDUs of a transaction as far as can be without their rooms' history.
     async fn admit(
         &self,
         origin: &ServerName,
-        pdu: &RawValue,
-    ) -> Result<(RoomNum, Verified), (Option<String>, Error)> {
-        let pdu = verify::parse(pdu).map_err(|error| (None, error.into()))?;
-        let room_id = room_of(&pdu).ok_or_else(|| (None, bad("the PDU has no room_id")))?;
+        pdus: Vec<CanonicalJsonObject>,
+    ) -> Result<Vec<Admitted>, ApiError> {
+        let mut entrances: HashMap<OwnedRoomId, Entrance> = HashMap::new();
+        let mut prepared = Vec::with_capacity(pdus.len());
+        for pdu in pdus {
+            prepared.push(match self.entrance(origin, &pdu, &mut entrances) {
+                Ok((room, version)) => match self.keys_for(&version, &pdu).await {
+                    Ok(keys) => Ok((room, version, pdu, keys)),
+                    Err(why) => Err((id_of(&version, &pdu), why)),
+                },
+                Err(refused) => Err(refused),
+            });
+        }
+        // All of one transaction by one thread, which others wait for meanwhile.
+        let checked = tokio::task::spawn_blocking(move || {
+            let check =
+                |prepared: Result<(RoomNum, Arc<Version>, CanonicalJsonObject, PublicKeyMap), Refused>| {
+                    let (room, version, pdu, keys) = prepared?;
+                    let id = pdu.clone();
+                    Verified::check(&version, pdu, &keys)
+                        .map(|verified| (room, verified))
+                        .map_err(|why| (id_of(&version, &id), why.into()))
+                };
+            prepared.into_iter().map(check).collect::<Vec<Admitted>>()
+        })
+        .await;
+        checked.map_err(|error| ApiError::internal(&error))
+    }
+
+    /// The room of a PDU, if `origin` may send to it.
+    fn entrance(
+        &self,
+        origin: &ServerName,
+        pdu: &CanonicalJsonObject,
+        known: &mut HashMap<OwnedRoomId, Entrance>,
+    ) -> Result<Entrance, Refused> {
+        let room_id = room_of(pdu).ok_or_else(|| (None, bad("the PDU has no room_id")))?;
+        if let Some(entrance) = known.get(&room_id) {
+            return Ok(entrance.clone());
+        }
         let rooms = &self.0.rooms;
         let unknown = || (None, bad(&format!("this server is not in the room {room_id}")));
         let room = rooms.room(&room_id).map_err(|error| (None, error.into()))?.ok_or_else(unknown)?;
         let version = rooms.version_of(room).map_err(|error| (None, error.into()))?;
-        let id = postern_rooms::pdu::event_id(&pdu, &version.rules).map_err(|error| (None, error.into()))?;
-        let named = |error: Error| (Some(id.to_string()), error);
+        let named = |error: Error| (id_of(&version, pdu), error);
         if !rooms.is_resident(room).map_err(|error| named(error.into()))? {
             return Err(named(bad("this server is not in the room")));
         }
@@ -123,18 +186,21 @@ impl Federation {
                 RoomsError::Forbidden("the room's server ACL denies the server".to_owned()).into(),
             ));
         }
-        let verified = self.verify(&version, pdu).await.map_err(named)?;
-        Ok((room, verified))
+        known.insert(room_id, (room, version.clone()));
+        Ok((room, version))
     }
 
     /// Takes the event by which an invite or a knock of a local user ends, in a room this server is not in. Its id, if it
     /// is such an event.
-    async fn noted_outside(&self, origin: &ServerName, pdu: &RawValue) -> Result<Option<String>, Error> {
+    async fn noted_outside(
+        &self,
+        origin: &ServerName,
+        pdu: &CanonicalJsonObject,
+    ) -> Result<Option<String>, Error> {
         let rooms = &self.0.rooms;
-        let pdu = verify::parse(pdu)?;
         let text = |name: &str| pdu.get(name).and_then(CanonicalJsonValue::as_str);
         let Some(user) = text("state_key").and_then(|user| UserId::parse(user).ok()) else { return Ok(None) };
-        let (Some(room_id), Some("m.room.member")) = (room_of(&pdu), text("type")) else { return Ok(None) };
+        let (Some(room_id), Some("m.room.member")) = (room_of(pdu), text("type")) else { return Ok(None) };
         let ends = pdu
             .get("content")
             .and_then(CanonicalJsonValue::as_object)
@@ -161,11 +227,21 @@ impl Federation {
             return Ok(None);
         }
         let version = rooms.version_of(room)?;
-        let event = self.verify(&version, pdu).await?;
+        let event = self.verify(&version, pdu.clone()).await?;
         let id = event.id().to_string();
         rooms.note_membership(&room_id, event, &[]).await?;
         Ok(Some(id))
     }
+}
+
+/// A PDU that passed, or what is known of one that did not: its id, and why.
+type Admitted = Result<(RoomNum, Verified), Refused>;
+type Refused = (Option<String>, Error);
+/// A room that its sender may send to.
+type Entrance = (RoomNum, Arc<Version>);
+
+fn id_of(version: &Version, pdu: &CanonicalJsonObject) -> Option<String> {
+    postern_rooms::pdu::event_id(pdu, &version.rules).ok().map(|id| id.to_string())
 }
 
 fn bad(why: &str) -> Error {

@@ -4,14 +4,14 @@ use crate::{Error, Federation, ring::Wanted};
 use futures::{StreamExt, stream};
 use postern_rooms::{Error as RoomsError, Verified, version::Version};
 use postern_web::Strict;
-use ruma::{CanonicalJsonObject, CanonicalJsonValue};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
-/// PDUs that are checked one after the other, once their keys were asked for together.
-const TOGETHER: usize = 200;
-/// Such parts of one batch that are checked at the same time; a core each, and some that wait for keys.
-const PARTS_AT_ONCE: usize = 8;
+/// Chunks of one batch that are checked at the same time; a core each, and some that wait for keys.
+const AT_ONCE: usize = 16;
+/// PDUs of a chunk: some milliseconds of work.
+const TOGETHER: usize = 100;
 
 /// A PDU as JSON that means one thing only.
 ///
@@ -38,71 +38,78 @@ impl Federation {
         version: &Arc<Version>,
         pdu: CanonicalJsonObject,
     ) -> Result<Verified, Error> {
-        let wanted = Verified::signers(version, &pdu)?;
-        let at = origin_ts(&pdu).filter(|_| version.rules.enforce_key_validity);
-        let keys = self.0.ring.keys(&wanted, at).await?;
+        let keys = self.keys_for(version, &pdu).await?;
         let version = version.clone();
-        Ok(blocking(move || Verified::check(&version, pdu, &keys)).await??)
+        let checked = tokio::task::spawn_blocking(move || Verified::check(&version, pdu, &keys)).await;
+        checked
+            .map_err(|error| RoomsError::BadJson(format!("the check of an event broke off: {error}")))?
+            .map_err(Error::from)
+    }
+
+    /// The keys that a PDU has to be checked with, as far as they can be had.
+    ///
+    /// # Errors
+    /// It does not say who sent it, or the store's.
+    pub(crate) async fn keys_for(
+        &self,
+        version: &Version,
+        pdu: &CanonicalJsonObject,
+    ) -> Result<PublicKeyMap, Error> {
+        let wanted = Verified::signers(version, pdu)?;
+        let at = origin_ts(pdu).filter(|_| version.rules.enforce_key_validity);
+        self.0.ring.keys(&wanted, at).await
     }
 
     /// Checks many PDUs; those that fail are dropped. The order is kept.
     pub(crate) async fn verify_all(&self, version: &Arc<Version>, pdus: &[Box<RawValue>]) -> Vec<Verified> {
-        // Owned, so that no lifetime is carried into the stream.
-        let parts: Vec<_> =
-            pdus.chunks(TOGETHER).map(|part| self.verify_part(version.clone(), part.to_vec())).collect();
-        let checked: Vec<Result<Vec<Verified>, Error>> =
-            stream::iter(parts).buffered(PARTS_AT_ONCE).collect().await;
-        let mut verified = Vec::with_capacity(pdus.len());
-        for part in checked {
-            match part {
-                Ok(part) => verified.extend(part),
-                Err(error) => tracing::warn!(%error, "PDUs could not be checked"),
-            }
-        }
-        verified
+        stream::iter(pdus.chunks(TOGETHER).map(<[_]>::to_vec))
+            .map(|some| self.verify_some(version, some))
+            .buffered(AT_ONCE)
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
-    async fn verify_part(
-        &self,
-        version: Arc<Version>,
-        pdus: Vec<Box<RawValue>>,
-    ) -> Result<Vec<Verified>, Error> {
-        let rules = version.clone();
-        let parsed = blocking(move || {
-            let signers = |pdu: &RawValue| -> Result<_, RoomsError> {
-                let pdu = parse(pdu)?;
-                Ok((Verified::signers(&rules, &pdu)?, pdu))
-            };
-            pdus.iter().filter_map(|pdu| signers(pdu).inspect_err(note_dropped).ok()).collect::<Vec<_>>()
-        })
-        .await?;
+    /// Checks some PDUs, each step of all of them by one thread.
+    async fn verify_some(&self, version: &Arc<Version>, pdus: Vec<Box<RawValue>>) -> Vec<Verified> {
+        let parsed = tokio::task::spawn_blocking(move || {
+            let parse = |pdu: Box<RawValue>| parse(&pdu).inspect_err(dropped).ok();
+            pdus.into_iter().filter_map(parse).collect::<Vec<_>>()
+        });
+        let parsed = parsed.await.unwrap_or_else(broke_off);
         // Each server is asked for its keys once, before the single events ask.
         let mut wanted = Wanted::new();
-        for (signers, _) in &parsed {
-            for (server, keys) in signers {
-                wanted.entry(server.clone()).or_default().extend(keys.iter().cloned());
+        for pdu in &parsed {
+            for (server, keys) in Verified::signers(version, pdu).unwrap_or_default() {
+                wanted.entry(server).or_default().extend(keys);
             }
         }
-        self.0.ring.keys(&wanted, None).await?;
-        let mut with_keys = Vec::with_capacity(parsed.len());
-        for (signers, pdu) in parsed {
-            let at = origin_ts(&pdu).filter(|_| version.rules.enforce_key_validity);
-            with_keys.push((self.0.ring.keys(&signers, at).await?, pdu));
+        if let Err(error) = self.0.ring.keys(&wanted, None).await {
+            tracing::warn!(%error, "keys cannot be had");
         }
-        blocking(move || {
-            let check = |(keys, pdu)| Verified::check(&version, pdu, &keys).inspect_err(note_dropped).ok();
-            with_keys.into_iter().filter_map(check).collect()
-        })
-        .await
+        let mut with_keys = Vec::with_capacity(parsed.len());
+        for pdu in parsed {
+            match self.keys_for(version, &pdu).await {
+                Ok(keys) => with_keys.push((pdu, keys)),
+                Err(error) => dropped(&error),
+            }
+        }
+        let version = version.clone();
+        let checked = tokio::task::spawn_blocking(move || {
+            let check = |(pdu, keys)| Verified::check(&version, pdu, &keys).inspect_err(dropped).ok();
+            with_keys.into_iter().filter_map(check).collect::<Vec<_>>()
+        });
+        checked.await.unwrap_or_else(broke_off)
     }
 }
 
-fn note_dropped(error: &RoomsError) {
-    tracing::debug!(%error, "a PDU is dropped");
+fn broke_off<T>(error: tokio::task::JoinError) -> Vec<T> {
+    tracing::error!(%error, "the check of some PDUs broke off");
+    Vec::new()
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| RoomsError::BadJson(format!("the check of an event broke off: {error}")).into())
+fn dropped(error: &impl std::fmt::Display) {
+    tracing::debug!(%error, "a PDU is dropped");
 }

@@ -8,8 +8,16 @@ use crate::{Error, Federation};
 use dashmap::{DashMap, DashSet, Entry};
 use postern_graph::{RoomNum, Seq};
 use postern_rooms::{Waiting, now_ms};
+use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -17,6 +25,8 @@ use tokio::{
 
 /// Events of a room that are read at once.
 const AT_ONCE: usize = 50;
+/// Rooms of which it is remembered up to where nothing waits.
+const REMEMBERED: usize = 10_000;
 /// Rooms in which an event is taken at the same time.
 const ROOMS_AT_ONCE: usize = 64;
 /// How many of these may be busy with events of one server. What is missing before an event is asked of the server that
@@ -27,13 +37,17 @@ const ENDS_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from
 /// How long an event may wait for its predecessors, milliseconds: longer than networks are usually in pieces. Without it,
 /// what follows later brings it, or it is history.
 const PATIENCE_MS: u64 = 24 * 3_600_000;
+/// Events of a room that are counted at a start.
+const COUNTED: usize = 10_000;
 /// Events of one server that may wait in one room: it must not take the places of the others.
 const OF_ONE_SERVER: usize = 1_000;
 
 /// The rooms that are being worked on.
 #[derive(Debug)]
 pub(crate) struct Rooms {
-    working: DashMap<RoomNum, Arc<Notify>>,
+    working: DashMap<RoomNum, Arc<Work>>,
+    /// Up to where nothing waits any more in a room. It spares walking over what has been deleted there.
+    passed: Cache<RoomNum, Seq>,
     places: Semaphore,
     /// Those of the servers of which events are being taken.
     places_of_one: DashMap<OwnedServerName, Arc<Semaphore>>,
@@ -45,6 +59,7 @@ impl Default for Rooms {
     fn default() -> Self {
         Self {
             working: DashMap::new(),
+            passed: Cache::new(REMEMBERED),
             places: Semaphore::new(ROOMS_AT_ONCE),
             places_of_one: DashMap::new(),
             joining: DashSet::new(),
@@ -70,6 +85,29 @@ impl Rooms {
         self.places_of_one.remove_if(origin, |_, places| Arc::strong_count(places) == 1);
         done
     }
+
+    /// About how many events wait in a room.
+    pub(crate) fn count(&self, room: RoomNum) -> usize {
+        self.working.get(&room).map_or(0, |work| work.waiting.load(Ordering::Relaxed))
+    }
+}
+
+/// A room that is being worked on.
+#[derive(Debug, Default)]
+struct Work {
+    /// More has come.
+    more: Notify,
+    /// About how many wait.
+    waiting: AtomicUsize,
+}
+
+impl Work {
+    fn done(&self, count: usize) {
+        // Never fails: the function always gives a number.
+        let _ = self
+            .waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(count)));
+    }
 }
 
 /// How far the events of a room are.
@@ -84,24 +122,33 @@ struct Progress {
 }
 
 impl Federation {
-    /// Takes the events that wait in a room.
-    pub(crate) fn work_on(&self, room: RoomNum) {
-        let more = match self.0.waiting.working.entry(room) {
-            Entry::Occupied(working) => return working.get().notify_one(),
+    /// Takes the events that wait in a room, to which so many have come.
+    pub(crate) fn work_on(&self, room: RoomNum, come: usize) {
+        let work = match self.0.waiting.working.entry(room) {
+            Entry::Occupied(working) => {
+                working.get().waiting.fetch_add(come, Ordering::Relaxed);
+                return working.get().more.notify_one();
+            }
             Entry::Vacant(free) => free.insert(Arc::default()).clone(),
         };
+        work.waiting.store(come, Ordering::Relaxed);
         let federation = self.clone();
         tokio::spawn(async move {
-            tokio::select! {
+            let waiting = &federation.0.waiting;
+            let last = tokio::select! {
                 () = federation.0.stopping.cancelled() => return,
-                () = federation.take_all(room, &more) => {}
+                last = federation.take_all(room, &work, waiting.passed.get(&room)) => last,
+            };
+            if let Some(last) = last {
+                waiting.passed.insert(room, last);
             }
             federation.join_ends(room);
-            federation.0.waiting.working.remove(&room);
-            // One may have come between the last look and now.
-            if federation.0.rooms.staged_count(room, 1) > 0 {
-                federation.work_on(room);
+            waiting.working.remove(&room);
+            // One may have come between the last look and now. A failed look is repeated by the task.
+            if federation.0.rooms.staged(room, last, 1).is_ok_and(|left| left.is_empty()) {
+                return;
             }
+            federation.work_on(room, 1);
         });
     }
 
@@ -128,22 +175,22 @@ impl Federation {
     /// Goes on with what waited when the server stopped.
     pub(crate) fn resume_waiting(&self) -> Result<(), Error> {
         for room in self.0.rooms.rooms_with_staged()? {
-            self.work_on(room);
+            self.work_on(room, self.0.rooms.staged_count(room, COUNTED));
         }
         Ok(())
     }
 
-    /// Takes the events of a room until none is left.
-    async fn take_all(&self, room: RoomNum, more: &Notify) {
+    /// Takes the events of a room behind `from` until none is left. The last one that was there.
+    async fn take_all(&self, room: RoomNum, work: &Work, from: Option<Seq>) -> Option<Seq> {
         let settings = &self.0.config.federation;
         let shortest = Duration::from_millis(settings.backoff_min_ms);
         let longest = Duration::from_millis(settings.backoff_max_ms).max(shortest);
         let mut pause = shortest;
-        let mut progress = Progress::default();
+        let mut progress = Progress { after: from, ..Progress::default() };
         let mut begun = Instant::now();
         let mut before = usize::MAX;
         loop {
-            let failed = match self.take_on(room, &mut progress).await {
+            let failed = match self.take_on(room, work, &mut progress).await {
                 Ok(()) => false,
                 Err(error) => {
                     tracing::error!(%error, room = room.0, "events that wait cannot be taken");
@@ -152,7 +199,7 @@ impl Federation {
             };
             let left: usize = progress.passed_over.values().sum();
             if left == 0 && !failed {
-                return;
+                return progress.after;
             }
             if left < before {
                 pause = shortest;
@@ -162,29 +209,44 @@ impl Federation {
                 () = tokio::time::sleep_until(again) => {
                     before = left;
                     pause = (pause * 2).min(longest);
-                    progress = Progress::default();
+                    progress = Progress { after: from, ..Progress::default() };
                     begun = Instant::now();
                 }
                 // Those that came lie behind.
-                () = more.notified() => {}
+                () = work.more.notified() => {}
             }
         }
     }
 
     /// Takes the events of a room from where `progress` is.
-    async fn take_on(&self, room: RoomNum, progress: &mut Progress) -> Result<(), Error> {
+    async fn take_on(&self, room: RoomNum, work: &Work, progress: &mut Progress) -> Result<(), Error> {
         let rooms = &self.0.rooms;
         loop {
             let waiting = rooms.staged(room, progress.after, AT_ONCE)?;
             if waiting.is_empty() {
                 return Ok(());
             }
-            for event in waiting {
+            let taken = {
+                // Never closed.
+                let _place = self.0.waiting.places.acquire().await;
+                match rooms.receive_waiting(room, &waiting).await.map_err(Error::from) {
+                    Err(error) if error.is_transient() => return Err(error),
+                    taken => taken.unwrap_or(0),
+                }
+            };
+            work.done(taken);
+            for event in waiting.iter().take(taken) {
+                progress.after = Some(event.seq);
+                progress.hopeful |= progress.passed_over.contains_key(&event.origin);
+            }
+            // Taking them together ended here; those behind are read again.
+            if let Some(event) = waiting.into_iter().nth(taken) {
                 progress.after = Some(event.seq);
                 let (seq, origin) = (event.seq, event.origin.clone());
                 let passed_over = progress.passed_over.get(&origin).copied().unwrap_or_default();
                 if self.take_one(room, event, passed_over < OF_ONE_SERVER).await? {
                     rooms.unstage(room, seq)?;
+                    work.done(1);
                     progress.hopeful |= passed_over > 0;
                 } else {
                     *progress.passed_over.entry(origin).or_default() += 1;

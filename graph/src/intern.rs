@@ -15,7 +15,7 @@ use crate::{
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -93,12 +93,12 @@ impl Interner {
 /// The names a commit uses that were not stored when it was built. Given back when it goes.
 pub(crate) struct Claims {
     interner: Arc<Interner>,
-    held: Vec<Name>,
+    held: HashSet<Name>,
 }
 
 impl Claims {
-    pub(crate) const fn new(interner: Arc<Interner>) -> Self {
-        Self { interner, held: Vec::new() }
+    pub(crate) fn new(interner: Arc<Interner>) -> Self {
+        Self { interner, held: HashSet::new() }
     }
 
     /// The commit is applied: its names are stored.
@@ -167,7 +167,7 @@ impl Graph {
                 number
             }
         };
-        commit.claims.held.push(key);
+        commit.claims.held.insert(key);
         commit.ops.push(Op::Put(
             Numbers::NAME,
             Bytes::of(&(kind as u8, name.to_owned())),

@@ -216,7 +216,18 @@ impl Batch<'_> {
         }
         let pos = Pos::at(self.commit.take_seq());
         let not_recommended = pdu.not_recommended.clone();
-        let (mut event, links, before) = self.standing(pdu, gaps, pos)?;
+        let (event, links, before) = self.standing(pdu, gaps, pos)?;
+        self.settle(event, links, before, not_recommended)
+    }
+
+    /// Judges an event and places it. One that is not recommended, for the reason given, is soft-failed.
+    fn settle(
+        &mut self,
+        mut event: Event,
+        links: EventLinks,
+        before: Root,
+        not_recommended: Option<String>,
+    ) -> Result<Received, Error> {
         let received = match (self.judge(&event, before)?, not_recommended) {
             (Received::Accepted, Some(why)) => Received::SoftFailed(why),
             (received, _) => received,
@@ -234,6 +245,28 @@ impl Batch<'_> {
         }
         self.place(event, links, before)?;
         Ok(received)
+    }
+
+    /// Takes an event that follows on exactly what the room ends with, as most do. Nothing if it does not: it has to be received
+    /// with what this batch has added committed.
+    ///
+    /// # Errors
+    /// As [`Rooms::receive`]. The batch has nothing of the event then, unless the error is the store's.
+    pub(crate) fn receive_next(&mut self, pdu: Verified) -> Result<Option<Received>, Error> {
+        if self.is_known(&pdu)? {
+            return Ok(Some(Received::Known));
+        }
+        let pos = Pos::at(self.commit.take_seq());
+        let event = self.met_at(pdu.id, pdu.json, pos)?;
+        if !event.says_room(self.room_id()) {
+            return Err(Error::BadJson(format!("the event {} is of another room", event.id)));
+        }
+        let links = self.links(&event)?;
+        let ends = &self.head.extremities;
+        if links.prev.len() != ends.len() || !links.prev.iter().all(|num| ends.contains(num)) {
+            return Ok(None);
+        }
+        self.settle(event, links, self.head.state, pdu.not_recommended).map(Some)
     }
 
     /// Whether it was taken; not if it is known.

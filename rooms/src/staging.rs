@@ -34,6 +34,12 @@ pub struct Waiting {
     pub since: u64,
 }
 
+/// Whether an event can be taken in one commit with those before it. Not where its effects are read from the store: what
+/// relates to other events, or takes them back, or is state. When in doubt, no.
+fn may_be_one_of_many(pdu: &Verified) -> bool {
+    !["\"state_key\"", "\"m.relates_to\"", "\"redacts\""].iter().any(|name| pdu.json().contains(name))
+}
+
 impl Rooms {
     /// Adds events that `origin` has sent to those that wait, in this order.
     pub fn stage(
@@ -86,6 +92,45 @@ impl Rooms {
             after = room;
         }
         Ok(rooms)
+    }
+
+    /// Takes the first of these events, as many as can be taken as they are, in their order; they wait no more. How many: the one
+    /// behind them lacks something, or is none.
+    ///
+    /// Nobody waits for these events to be on disk: until they are, they are still among those that wait.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn receive_waiting(&self, room: RoomNum, waiting: &[Waiting]) -> Result<usize, Error> {
+        if self.policy_server(room)?.is_some() {
+            // Each has to be asked for, which is not done while the room waits.
+            return Ok(0);
+        }
+        let _lane = self.lane(room).await;
+        let mut batch = self.batch(room)?;
+        let mut taken = 0;
+        for Waiting { seq, pdu, .. } in waiting {
+            let together = may_be_one_of_many(pdu);
+            let mut received = if together { batch.receive_next(pdu.clone()) } else { Ok(None) };
+            if matches!(received, Ok(None)) {
+                batch.commit()?;
+                batch = self.batch(room)?;
+                received = batch.receive(pdu.clone(), &[]).map(Some);
+            }
+            match received {
+                Ok(_) => batch.commit.delete::<Staged>(&(room, *seq)),
+                Err(error @ (Error::Graph(_) | Error::Signing(_))) => return Err(error),
+                // It is looked at again by itself.
+                Err(_) => break,
+            }
+            taken += 1;
+            if !together {
+                batch.commit()?;
+                batch = self.batch(room)?;
+            }
+        }
+        batch.commit()?;
+        Ok(taken)
     }
 
     /// An event has been dealt with.

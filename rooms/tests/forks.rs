@@ -8,7 +8,7 @@ use model::{Model, State};
 use postern_graph::{Graph, Root, Settings, doctor};
 use postern_rooms::{CreateRoom, Preset, Received, Rooms, Verified};
 use proptest::prelude::*;
-use ruma::{OwnedEventId, OwnedRoomId, server_name, user_id};
+use ruma::{OwnedEventId, OwnedRoomId, RoomId, server_name, user_id};
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, path::Path};
 
@@ -197,6 +197,89 @@ async fn an_event_whose_past_is_not_here_is_not_taken() {
 }
 
 #[tokio::test]
+async fn an_event_that_comes_after_its_redaction_is_redacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = open(dir.path());
+    let id = room(&rooms, "11").await;
+    let mut model = Model::of(&rooms, &id, &["r1", "r2"]);
+    let start = model.tip();
+    let bob = join(&mut model, BOB, &[start]);
+    let base = [bob.id().to_owned()];
+    rooms.receive(&id, bob, &[]).await.unwrap();
+    let said = model.make(BOB, "m.room.message", None, json!({ "body": "wrong" }), &base);
+    let redaction = model.make(BOB, "m.room.redaction", None, json!({ "redacts": said.id() }), &base);
+    rooms.receive(&id, redaction.clone(), &[]).await.unwrap();
+    rooms.receive(&id, said.clone(), &[]).await.unwrap();
+    let stored = rooms.event_by_id(said.id()).unwrap().unwrap();
+    assert!(!stored.json().contains("wrong"));
+    let by = stored.record.redacted_by.expect("it says by what");
+    assert_eq!(rooms.event(by).unwrap().id, redaction.id());
+}
+
+/// Stages these events and takes as many as can be taken together: how many.
+async fn take_together(rooms: &Rooms, id: &RoomId, pdus: Vec<Verified>) -> usize {
+    let num = rooms.room(id).unwrap().unwrap();
+    let count = pdus.len();
+    let mut commit = rooms.graph().begin();
+    let pdus = pdus.into_iter().map(|pdu| (num, pdu)).collect();
+    rooms.stage(&mut commit, server_name!("r1"), pdus).unwrap();
+    rooms.graph().commit(commit).unwrap();
+    let waiting = rooms.staged(num, None, usize::MAX).unwrap();
+    let taken = rooms.receive_waiting(num, &waiting).await.unwrap();
+    assert_eq!(rooms.staged_count(num, usize::MAX), count - taken);
+    taken
+}
+
+#[tokio::test]
+async fn events_that_wait_are_taken_together_up_to_one_that_lacks_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let rooms = open(dir.path());
+    let id = room(&rooms, "11").await;
+    let num = rooms.room(&id).unwrap().unwrap();
+    let mut model = Model::of(&rooms, &id, &["r1", "r2"]);
+    let start = model.tip();
+    let bob = join(&mut model, BOB, &[start]);
+    let mut pdus = vec![bob.clone()];
+    let mut say = |n: usize, content: Value| {
+        let prev = [pdus.last().unwrap().id().to_owned()];
+        pdus.push(model.make(BOB, "m.room.message", None, content, &prev));
+        assert_eq!(pdus.len(), n + 2);
+    };
+    for n in 0..10 {
+        say(n, json!({ "body": n }));
+    }
+    // Two answers in one thread: the second counts on the first.
+    let thread =
+        json!({ "body": "in a thread", "m.relates_to": { "rel_type": "m.thread", "event_id": bob.id() } });
+    for n in 10..12 {
+        say(n, thread.clone());
+    }
+    for n in 12..15 {
+        say(n, json!({ "body": n }));
+    }
+    let end = pdus.last().unwrap().id().to_owned();
+    // The next one is not told, so what follows on it cannot be taken.
+    let missing =
+        model.make(BOB, "m.room.message", None, json!({ "body": "missing" }), std::slice::from_ref(&end));
+    let behind =
+        model.make(BOB, "m.room.message", None, json!({ "body": "behind" }), &[missing.id().to_owned()]);
+    let whole = pdus.len();
+    // A repetition is taken too, as known.
+    pdus.push(pdus[3].clone());
+    pdus.push(behind);
+    assert_eq!(take_together(&rooms, &id, pdus.clone()).await, whole + 1);
+    let head = rooms.head(num).unwrap().unwrap();
+    let ends: Vec<_> = head.extremities.iter().map(|num| rooms.event(*num).unwrap().id.clone()).collect();
+    assert_eq!(ends, [end]);
+    for pdu in &pdus[..whole] {
+        assert!(rooms.event_by_id(pdu.id()).unwrap().unwrap().record.is_visible());
+    }
+    let bob = rooms.event_by_id(bob.id()).unwrap().unwrap();
+    let tip = rooms.graph().get::<postern_graph::schema::ThreadTips>(&(bob.num,)).unwrap();
+    assert_eq!(tip.unwrap().1, 2, "both answers are counted");
+}
+
+#[tokio::test]
 async fn an_event_does_not_bring_the_state_of_another_room_along() {
     let dir = tempfile::tempdir().unwrap();
     let rooms = open(dir.path());
@@ -343,8 +426,13 @@ proptest! {
             let pdus = carry_out(&mut model, &steps);
             for (path, order) in [(&first, pdus.clone()), (&second, another_order(&pdus, &steps))] {
                 let rooms = open(path);
-                for pdu in order {
-                    rooms.receive(&id, pdu, &[]).await.unwrap();
+                if path == &first {
+                    for pdu in order {
+                        rooms.receive(&id, pdu, &[]).await.unwrap();
+                    }
+                } else {
+                    let count = order.len();
+                    assert_eq!(take_together(&rooms, &id, order).await, count);
                 }
                 agrees(&rooms, &model);
                 drop(rooms);

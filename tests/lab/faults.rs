@@ -44,9 +44,16 @@ impl Fault {
             }
             some
         };
+        let side = |random: &mut StdRng| {
+            let mut side = some(random);
+            if side.len() == hosts {
+                side.retain(|host| *host != one);
+            }
+            side
+        };
         let kind = match random.random_range(0..12) {
             0 => Kind::Rest,
-            1..=3 => Kind::Partition(some(random)),
+            1..=3 => Kind::Partition(side(random)),
             4 => Kind::OneWay { deaf: one, to: another },
             5 | 6 => {
                 let loss_permille = random.random_range(20..=400);

@@ -42,13 +42,19 @@ fn failed(path: &Path, error: impl std::fmt::Display) -> Error {
 
 /// Writes a certificate authority and a certificate of it for the servers into a directory.
 pub fn certify(directory: &Path) -> Result<(), Error> {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    };
     let failed = |error: rcgen::Error| failed(directory, error);
     let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    // To OpenSSL a certificate whose issuer has its own name is its own issuer.
+    params.distinguished_name.push(DnType::CommonName, "authority of the bench");
     let authority =
         CertifiedIssuer::self_signed(params, KeyPair::generate().map_err(failed)?).map_err(failed)?;
     let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
+    params.distinguished_name.push(DnType::CommonName, "recorded peer");
     params.subject_alt_names = hosts().map(|host| SanType::IpAddress(host.into())).collect();
     let key = KeyPair::generate().map_err(failed)?;
     let signed = params.signed_by(&key, &authority).map_err(failed)?;
