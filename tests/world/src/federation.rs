@@ -3,9 +3,9 @@
 //! A server's name is its address, `127.0.0.N:port`, so no names have to be looked up.
 
 use crate::{Server, keeper::Keeper, server::free_address_on};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         OnceLock,
@@ -25,6 +25,8 @@ impl Authority {
         AUTHORITY.get_or_init(|| {
             let mut params = CertificateParams::new(Vec::new()).expect("parameters");
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            // OpenSSL takes a certificate with the name of its issuer for one that is signed by itself.
+            params.distinguished_name.push(DnType::CommonName, "authority of the tests");
             let key = KeyPair::generate().expect("a key");
             let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
             let file = Keeper::get().root.join("authority.pem");
@@ -48,6 +50,28 @@ fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
+/// A loopback address of its own for a server, with a certificate for it.
+pub(crate) struct Place {
+    pub(crate) address: SocketAddr,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    /// The certificate of the authority that all are certified by.
+    pub(crate) authority: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let address = free_address_on(Ipv4Addr::new(127, 0, 0, 2 + number % 250));
+        let root = &Keeper::get().root;
+        let [certificate, key] = ["pem", "key"].map(|end| root.join(format!("{address}.{end}")));
+        let authority = Authority::get();
+        authority.certify(address.ip(), &certificate, &key);
+        Self { address, certificate, key, authority: authority.file.clone() }
+    }
+}
+
 impl Server {
     /// Starts a server that federates with all others started like this, with these settings on top.
     ///
@@ -55,16 +79,9 @@ impl Server {
     /// It does not get ready.
     #[must_use]
     pub fn federating(program: &str, settings: &[(&str, &str)]) -> Self {
-        static NEXT: AtomicU8 = AtomicU8::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let address = free_address_on(Ipv4Addr::new(127, 0, 0, 2 + number % 250));
-        let name = address.to_string();
-        let root = &Keeper::get().root;
-        let [certificate, key] = ["pem", "key"].map(|end| root.join(format!("{name}.{end}")));
-        let authority = Authority::get();
-        authority.certify(address.ip(), &certificate, &key);
-        let shown = |path: &Path| path.display().to_string();
-        let files = [shown(&certificate), shown(&key), shown(&authority.file)];
+        let place = Place::new();
+        let name = place.address.to_string();
+        let files = [&place.certificate, &place.key, &place.authority].map(|path| path.display().to_string());
         let mut all = vec![
             ("federation.enabled", "true"),
             ("server.name", name.as_str()),

@@ -28,6 +28,7 @@ mod rooms;
 pub mod secret;
 mod server;
 pub mod spec;
+mod synapse;
 mod syncing;
 
 pub use answer::Answer;
@@ -36,6 +37,7 @@ pub use federation::pair;
 pub use http::Method;
 pub use link::{Broken, Link};
 pub use server::{SHARED_SECRET, Server, free_address, shared};
+pub use synapse::Synapse;
 pub use syncing::{events_of, timeline};
 
 /// A path segment, percent-encoded.
