@@ -14,6 +14,23 @@ fn device_keys(who: &Client, key: &str) -> Value {
     })
 }
 
+/// Gives somebody a master key for cross-signing; the key.
+fn publish_master_key(who: &Client) -> Value {
+    let master = json!({
+        "user_id": who.id(),
+        "usage": ["master"],
+        "keys": { format!("ed25519:{KEY}"): KEY },
+    });
+    let path = "v3/keys/device_signing/upload";
+    let mut answer = who.loose().post(path, json!({ "master_key": master }));
+    if answer.status() == 401 {
+        let auth = who.password_auth(&answer);
+        answer = who.loose().post(path, json!({ "master_key": master, "auth": auth }));
+    }
+    answer.done();
+    master
+}
+
 /// A public key; any point will do.
 const KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 
@@ -57,34 +74,17 @@ pub fn keys_are_queried_and_claimed(pair: &Pair<'_>) {
         },
     });
     bob.post("v3/keys/upload", upload).done();
-    let master = json!({
-        "user_id": bob.id(),
-        "usage": ["master"],
-        "keys": { format!("ed25519:{KEY}"): KEY },
-    });
-    let path = "v3/keys/device_signing/upload";
-    let mut answer = bob.loose().post(path, json!({ "master_key": master }));
-    if answer.status() == 401 {
-        let auth = bob.password_auth(&answer);
-        answer = bob.loose().post(path, json!({ "master_key": master, "auth": auth }));
-    }
-    answer.done();
-    // Without and with a room in common.
-    for round in 0..2 {
-        let found = alice.post("v3/keys/query", json!({ "device_keys": { bob.id(): [] } })).ok();
-        let device = &found["device_keys"][bob.id()][bob.device()];
-        assert_eq!(device["keys"][format!("ed25519:{}", bob.device())], KEY, "{round}: {found}");
-        assert_eq!(found["master_keys"][bob.id()]["keys"], master["keys"], "{round}: {found}");
-        let mut claim = |key: &str| {
-            let wanted = json!({ "one_time_keys": { bob.id(): { bob.device(): "signed_curve25519" } } });
-            let claimed = alice.post("v3/keys/claim", wanted).ok();
-            assert!(claimed["one_time_keys"][bob.id()][bob.device()][key].is_object(), "{claimed}");
-        };
-        if round == 0 {
-            claim("signed_curve25519:AAAA");
-            shared_room(&alice, &bob);
-        }
-        claim("signed_curve25519:BBBB");
+    let master = publish_master_key(&bob);
+    shared_room(&alice, &bob);
+    let found = alice.post("v3/keys/query", json!({ "device_keys": { bob.id(): [] } })).ok();
+    let device = &found["device_keys"][bob.id()][bob.device()];
+    assert_eq!(device["keys"][format!("ed25519:{}", bob.device())], KEY, "{found}");
+    assert_eq!(found["master_keys"][bob.id()]["keys"], master["keys"], "{found}");
+    // The one-time key once, and then the one to fall back to.
+    for key in ["signed_curve25519:AAAA", "signed_curve25519:BBBB", "signed_curve25519:BBBB"] {
+        let wanted = json!({ "one_time_keys": { bob.id(): { bob.device(): "signed_curve25519" } } });
+        let claimed = alice.post("v3/keys/claim", wanted).ok();
+        assert!(claimed["one_time_keys"][bob.id()][bob.device()][key].is_object(), "{claimed}");
     }
 }
 
@@ -111,18 +111,7 @@ pub fn new_devices_are_told_of(pair: &Pair<'_>) {
         until("the device is gone", || query()["device_keys"][from.id()][second.device()].is_null());
         // Cross-signing keys that come later.
         let since = to.now();
-        let master = json!({
-            "user_id": from.id(),
-            "usage": ["master"],
-            "keys": { format!("ed25519:{KEY}"): KEY },
-        });
-        let path = "v3/keys/device_signing/upload";
-        let mut answer = from.loose().post(path, json!({ "master_key": master }));
-        if answer.status() == 401 {
-            let auth = from.password_auth(&answer);
-            answer = from.loose().post(path, json!({ "master_key": master, "auth": auth }));
-        }
-        answer.done();
+        let master = publish_master_key(from);
         to.sync_until(&since, changed);
         until("the master key is found", || query()["master_keys"][from.id()]["keys"] == master["keys"]);
     }

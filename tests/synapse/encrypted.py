@@ -19,7 +19,8 @@ async def logs_in(url, user, stores):
     return person
 
 
-async def talk(ana, ben):
+async def talk(pair):
+    ana, ben = pair
     room = await ana.makes_room(ben, encrypted=True)
     shown = await people.verify(ana, ben)
     assert len(shown[0]) == 7 and shown[0] == shown[1], shown
@@ -34,28 +35,28 @@ async def talk(ana, ben):
             stored = await other.stored(room, sent)
             assert stored["type"] == "m.room.encrypted" and text not in str(stored), stored
     # New keys, while one is away: they wait for the device on its server.
-    for one, other in ((ana, ben), (ben, ana)):
-        await other.leaves_the_program()
-        one.client.invalidate_outbound_session(room)
-        await one.says(room, "while you were away")
-        again = await other.starts_again()
-        await again.sees_message(room, "while you were away")
-        assert again.undecryptable(room) == [], again.undecryptable(room)
-        ana, ben = (ana, again) if one is ana else (again, one)
-    history = await ben.history(room)
-    read = [event.body for event in history if isinstance(event, nio.RoomMessageText)]
-    assert len(read) == 12, read
-    return ana, ben
+    for here, away in ((0, 1), (1, 0)):
+        await pair[away].leaves_the_program()
+        text = f"while {pair[away].name} was away"
+        pair[here].client.invalidate_outbound_session(room)
+        await pair[here].says(room, text)
+        pair[away] = await pair[away].starts_again()
+        await pair[away].sees_message(room, text)
+        assert pair[away].undecryptable(room) == [], pair[away].undecryptable(room)
+    for person in pair:
+        history = await person.history(room)
+        read = [event.body for event in history if isinstance(event, nio.RoomMessageText)]
+        assert len(read) == 12, read
 
 
-async def main(url, user, other_url, other_user, people_password):
-    people.PASSWORD = people_password
+async def main(url, user, other_url, other_user, password):
+    people.PASSWORD = password
     with tempfile.TemporaryDirectory(prefix="postern-nio.") as stores:
-        everybody = [await logs_in(url, user, stores), await logs_in(other_url, other_user, stores)]
+        pair = [await logs_in(url, user, stores), await logs_in(other_url, other_user, stores)]
         try:
-            everybody = await talk(*everybody)
+            await talk(pair)
         finally:
-            for person in everybody:
+            for person in pair:
                 await person.leaves_the_program()
 
 

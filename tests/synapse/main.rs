@@ -32,7 +32,7 @@ macro_rules! scenarios {
 fn main() -> ExitCode {
     let together = scenarios! {
         joining: a_public_room_is_joined_by_id_or_alias somebody_is_invited_and_comes an_invite_is_declined
-            an_invite_is_withdrawn somebody_knocks_and_is_let_in a_knock_is_turned_away
+            an_invite_is_withdrawn somebody_knocks_and_is_let_in a_knock_is_turned_away_and_may_be_repeated a_knock_is_taken_back
             a_member_of_a_space_joins_a_restricted_room somebody_joins_while_others_talk;
         kept_out: somebody_leaves_and_comes_back somebody_is_kicked somebody_is_banned_and_let_in_again
             a_server_that_a_room_denies_is_kept_out;

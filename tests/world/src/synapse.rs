@@ -218,6 +218,8 @@ fn settings(directory: &Path, place: &Place, clients: SocketAddr) -> Value {
         "enable_registration": true,
         "enable_registration_without_verification": true,
         "bcrypt_rounds": 4,
+        // Else the same question to /sync has the same answer for two minutes.
+        "caches": { "sync_response_cache_duration": 0 },
     });
     let federation = json!({
         "federation_custom_ca_list": [place.authority],
