@@ -4,7 +4,8 @@ use crate::sides::{Pair, shared_room, until};
 use postern_world::{Client, events_of};
 use serde_json::{Value, json};
 
-fn device_keys(who: &Client, key: &str) -> Value {
+/// Keys of somebody's device, made of one that is none of theirs.
+pub fn device_keys(who: &Client, key: &str) -> Value {
     json!({
         "user_id": who.id(),
         "device_id": who.device(),
@@ -32,7 +33,7 @@ fn publish_master_key(who: &Client) -> Value {
 }
 
 /// A public key; any point will do.
-const KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+pub const KEY: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 
 pub fn messages_reach_devices(pair: &Pair<'_>) {
     let (alice, bob) = pair.couple();

@@ -46,7 +46,8 @@ fn main() -> ExitCode {
         encrypted: clients_on_both_servers_talk_encrypted;
     };
     let alone = scenarios! {
-        outage: what_one_server_missed_while_it_was_down_is_made_up_for;
+        outage: what_one_server_missed_while_it_was_down_is_made_up_for
+            messages_to_devices_and_new_devices_wait_for_a_server_that_is_down;
     };
     harness::run(together, alone)
 }

@@ -1,7 +1,10 @@
 //! A server is away while much happens.
 
-use crate::sides::{Pair, Side, ids, join_by, sees_event, sees_membership, talk, until, walk};
-use postern_world::Client;
+use crate::{
+    devices::{KEY, device_keys},
+    sides::{Pair, Side, ids, join_by, sees_event, sees_membership, shared_room, talk, until, walk},
+};
+use postern_world::{Client, enc, events_of};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -26,15 +29,8 @@ pub fn what_one_server_missed_while_it_was_down_is_made_up_for(pair: &Pair<'_>) 
     sees_membership(&alice, &room, &bob, "join");
     talk(&alice, &bob, &room);
 
-    let many = if pair.host == Side::Postern {
-        pair.synapse.stop();
-        ON_POSTERN
-    } else {
-        pair.postern.terminate();
-        ON_SYNAPSE
-    };
-    // The server is started again in any case: other tests need it.
-    let happened = catch_unwind(AssertUnwindSafe(|| {
+    let many = if pair.host == Side::Postern { ON_POSTERN } else { ON_SYNAPSE };
+    while_the_other_is_down(pair, || {
         std::thread::scope(|scope| {
             for member in &members {
                 let room = &room;
@@ -44,13 +40,7 @@ pub fn what_one_server_missed_while_it_was_down_is_made_up_for(pair: &Pair<'_>) 
         });
         pair.here("grace").join(&room);
         members[0].leave(&room);
-    }));
-    if pair.host == Side::Postern {
-        pair.synapse.start_again();
-    } else {
-        pair.postern.start_again();
-    }
-    happened.unwrap_or_else(|why| resume_unwind(why));
+    });
 
     // Either may wake the other.
     let back = bob.send_text(&room, "back");
@@ -67,6 +57,56 @@ pub fn what_one_server_missed_while_it_was_down_is_made_up_for(pair: &Pair<'_>) 
         have == wanted
     });
     assert_eq!(state(&alice, &room), state(&bob, &room));
+}
+
+/// Does something while the server on which the room is not made is down. That is started again in any case: other tests need it.
+fn while_the_other_is_down(pair: &Pair<'_>, happens: impl FnOnce()) {
+    if pair.host == Side::Postern {
+        pair.synapse.stop();
+    } else {
+        pair.postern.terminate();
+    }
+    let happened = catch_unwind(AssertUnwindSafe(happens));
+    if pair.host == Side::Postern {
+        pair.synapse.start_again();
+    } else {
+        pair.postern.start_again();
+    }
+    happened.unwrap_or_else(|why| resume_unwind(why));
+}
+
+pub fn messages_to_devices_and_new_devices_wait_for_a_server_that_is_down(pair: &Pair<'_>) {
+    /// More than fit into one transaction.
+    const MESSAGES: u64 = 150;
+    let (alice, bob) = pair.couple();
+    alice.post("v3/keys/upload", json!({ "device_keys": device_keys(&alice, KEY) })).done();
+    shared_room(&alice, &bob);
+    let query = || bob.post("v3/keys/query", json!({ "device_keys": { alice.id(): [] } })).ok();
+    assert!(query()["device_keys"][alice.id()][alice.device()].is_object());
+    let mut since = bob.now();
+    let mut second = None;
+    while_the_other_is_down(pair, || {
+        for number in 0..MESSAGES {
+            let path = format!("v3/sendToDevice/org.example.note/{}", alice.transaction());
+            let message = json!({ "messages": { bob.id(): { bob.device(): { "number": number } } } });
+            alice.put(&path, message).done();
+        }
+        let device = alice.log_in_again();
+        device.post("v3/keys/upload", json!({ "device_keys": device_keys(&device, KEY) })).done();
+        second = Some(device);
+    });
+    let second = second.unwrap();
+    let (mut numbers, mut changed) = (Vec::new(), false);
+    until("all messages and the change have come", || {
+        let answer = bob.sync_with(&format!("timeout=100&since={}", enc(&since)));
+        since = answer["next_batch"].as_str().expect("a token").to_owned();
+        let notes = events_of(&answer["to_device"]);
+        numbers.extend(notes.iter().filter_map(|note| note["content"]["number"].as_u64()));
+        changed |= answer["device_lists"]["changed"].to_string().contains(alice.id());
+        changed && numbers.len() >= usize::try_from(MESSAGES).unwrap()
+    });
+    assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>());
+    until("the new device is found", || query()["device_keys"][alice.id()][second.device()].is_object());
 }
 
 fn happens(member: &Client, room: &str, number: usize) {
