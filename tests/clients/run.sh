@@ -64,13 +64,8 @@ key() { sha256sum | cut -c1-16; }
 
 nio() {
   local venv
-  has python3 || { skip nio "there is no python3"; return; }
-  venv=$cache/clients-nio-$({ python3 --version; cat "$here/nio/requirements.txt"; } | key)
-  if ! installed "$venv"; then
-    python3 -m venv "$venv" && "$venv/bin/pip" install -q --disable-pip-version-check \
-      -r "$here/nio/requirements.txt" || { skip nio "matrix-nio could not be installed, see above"; return; }
-    touch "$venv/complete"
-  fi
+  venv=$("$here/../venv.sh" clients-nio "$here/nio/requirements.txt") ||
+    { skip nio "matrix-nio could not be installed, see above"; return; }
   suite nio env -C "$here/nio" PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" main.py
   count nio "$(number 's/^([0-9]+) passed, .*/\1/p')" "$(number 's/^[0-9]+ passed, ([0-9]+) failed, .*/\1/p')" \
     "$(number 's/^[0-9]+ passed, .* ([0-9]+) skipped$/\1/p')"

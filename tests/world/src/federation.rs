@@ -3,7 +3,7 @@
 //! A server's name is its address, `127.0.0.N:port`, so no names have to be looked up.
 
 use crate::{Network, Server, keeper::Keeper, network, server::free_address_on};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -25,6 +25,8 @@ impl Authority {
         AUTHORITY.get_or_init(|| {
             let mut params = CertificateParams::new(Vec::new()).expect("parameters");
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            // OpenSSL takes a certificate with the name of its issuer for one that is signed by itself.
+            params.distinguished_name.push(DnType::CommonName, "authority of the tests");
             let key = KeyPair::generate().expect("a key");
             let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
             let file = Keeper::get().root.join("authority.pem");
@@ -57,7 +59,8 @@ pub struct Seat {
     pub certificate: PathBuf,
     /// The file of its key.
     pub key: PathBuf,
-    authority: PathBuf,
+    /// The file of the certificate of the authority that all are certified by.
+    pub authority: PathBuf,
 }
 
 impl Seat {

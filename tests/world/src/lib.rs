@@ -29,6 +29,7 @@ mod rooms;
 pub mod secret;
 mod server;
 pub mod spec;
+mod synapse;
 mod syncing;
 
 pub use answer::Answer;
@@ -38,6 +39,7 @@ pub use http::Method;
 pub use link::{Broken, Link};
 pub use network::Network;
 pub use server::{SHARED_SECRET, Server, free_address, shared};
+pub use synapse::Synapse;
 pub use syncing::{events_of, timeline};
 
 /// A path segment, percent-encoded.

@@ -17,13 +17,13 @@ use std::{
 };
 
 /// How long a start or an orderly end may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at whether it has come so far.
-const LOOK: Duration = Duration::from_millis(10);
+pub(crate) const LOOK: Duration = Duration::from_millis(10);
 /// How often a start is tried whose address was taken meanwhile.
 const TRIES: usize = 10;
 /// Lines of a failed server's log that are shown.
-const LOG_LINES: usize = 40;
+pub(crate) const LOG_LINES: usize = 40;
 
 /// The secret of `/_synapse/admin/v1/register`.
 pub const SHARED_SECRET: &str = "secret of the tests";
@@ -367,14 +367,14 @@ impl Drop for Server {
     }
 }
 
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     // It may have ended already.
     let _ = child.kill();
     Keeper::get().ended(child.id());
     let _ = child.wait();
 }
 
-fn signal(name: &str, process: u32) {
+pub(crate) fn signal(name: &str, process: u32) {
     let status = Command::new("kill").args(["-s", name, &process.to_string()]).status();
     assert!(status.is_ok_and(|status| status.success()), "no signal {name} to {process}");
 }
