@@ -124,8 +124,9 @@ samples! {
         .prop_map(|(version, create, room_type, federate)| {
             Json(RoomRecord { version, create, room_type, federate })
         });
-    Json<PartialRoom>: (EventNum::sample(), vec(text(), 0..4), text())
-        .prop_map(|(join, servers, told_by)| Json(PartialRoom { join, servers, told_by }));
+    Json<PartialRoom>: (EventNum::sample(), vec(text(), 0..4), text(), any::<bool>()).prop_map(
+        |(join, servers, told_by, given_up)| Json(PartialRoom { join, servers, told_by, given_up })
+    );
     Json<Receipt>: (text(), Pos::sample(), number())
         .prop_map(|(event_id, pos, ts)| Json(Receipt { event_id, pos, ts }));
     LogRecord: vec(entry(), 0..6).prop_map(|entries| LogRecord { entries });

@@ -136,6 +136,9 @@ pub struct PartialRoom {
     pub servers: Vec<String>,
     /// The server by which it came in.
     pub told_by: String,
+    /// It left before the rest of the state was told, which is not asked for any more.
+    #[serde(default)]
+    pub given_up: bool,
 }
 
 /// Where a room is now.

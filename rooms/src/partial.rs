@@ -74,18 +74,22 @@ impl Rooms {
     /// Whether the state of a room is not whole here yet.
     #[must_use]
     pub fn is_partial(&self, room: RoomNum) -> bool {
-        !self.partial.rooms.is_empty() && self.partial.rooms.contains_key(&room)
+        self.partial_room(room).is_some()
     }
 
     /// The rooms whose state is not whole here yet: the event before which it has to be asked for, and whom to ask first.
     pub fn partial_rooms(&self) -> Vec<(RoomNum, Arc<PartialRoom>)> {
-        self.partial.rooms.iter().map(|entry| (*entry.key(), entry.value().clone())).collect()
+        let rooms = self.partial.rooms.iter().filter(|entry| !entry.given_up);
+        rooms.map(|entry| (*entry.key(), entry.value().clone())).collect()
     }
 
     /// What is known of a room whose state is not whole here yet.
     #[must_use]
     pub fn partial_room(&self, room: RoomNum) -> Option<Arc<PartialRoom>> {
-        self.partial.rooms.get(&room).map(|record| record.clone())
+        if self.partial.rooms.is_empty() {
+            return None;
+        }
+        self.partial.rooms.get(&room).map(|record| record.clone()).filter(|record| !record.given_up)
     }
 
     /// The other servers of a room whose members are not known yet; nobody if they are. Of this server's users all is
@@ -122,16 +126,20 @@ impl Rooms {
         tokio::time::timeout(limits::WHOLE_STATE_PATIENCE, whole).await.map_err(|_| Error::PartialState)
     }
 
-    /// Nobody of this server is in the room any more: the rest of its state will not be asked for.
+    /// Nobody of this server is in the room any more: the rest of its state will not be asked for. Its servers stay known:
+    /// they have to hear that nobody is.
     ///
     /// # Errors
     /// The store's.
     pub async fn give_up_whole_state(&self, room: RoomNum) -> Result<(), Error> {
         let _lane = self.lane(room).await;
+        let Some(record) = self.partial_room(room) else { return Ok(()) };
+        let record = PartialRoom { given_up: true, ..(*record).clone() };
         let mut commit = self.graph.begin();
-        commit.delete::<PartialRooms>(&(room,));
+        commit.put::<PartialRooms>(&(room,), &Json(record.clone()));
         let seq = self.graph.commit(commit)?;
-        self.partial.note(room, None);
+        self.partial.note(room, Some(record));
+        self.partial.ended.notify_waiters();
         self.durable(seq).await
     }
 
@@ -168,6 +176,7 @@ impl Batch<'_> {
                 .map(ToString::to_string)
                 .collect(),
             told_by: omitted.told_by.to_string(),
+            given_up: false,
         });
         match &record {
             Some(record) => self.commit.put::<PartialRooms>(&(self.room,), &Json(record.clone())),

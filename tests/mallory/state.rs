@@ -302,6 +302,7 @@ fn attack_28_two_hundred_ends_of_a_room_are_followed_on_and_others_do_not_wait()
     for n in 0..12 {
         alice.send_text(room, &format!("fewer and fewer ends {n}"));
     }
+    mallory.until(room, "the ends are few", |room| room.ends.len() <= 20);
     scene.settle();
 }
 
