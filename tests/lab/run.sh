@@ -26,7 +26,7 @@ inside=(unshare --net --mount --fork --kill-child)
 # What the tests need is tried, once: namespaces, links between them, and filters.
 # shellcheck disable=SC2016
 begin='mount -t tmpfs tmpfs /run && ip link set lo up'
-try='ip netns add try && ip link add try0 type veth peer name try1 netns try && tc qdisc add dev try0 clsact &&
+try='ip netns add try && ip netns exec try true && ip link add try0 type veth peer name try1 netns try && tc qdisc add dev try0 clsact &&
   tc filter add dev try0 egress pref 1 handle 1 bpf da bytecode "1,6 0 0 0" && ip link add try2 type bridge'
 why=$("${inside[@]}" sh -c "$begin && $try" 2>&1) || skip "namespaces cannot be made here: ${why//$'\n'/ }"
 
