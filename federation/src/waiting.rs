@@ -166,7 +166,7 @@ impl Federation {
                 () = tokio::time::sleep(pause) => {}
             }
             federation.0.waiting.joining.remove(&room);
-            if let Err(error) = federation.0.rooms.join_ends(room).await {
+            if let Err(error) = federation.0.rooms.join_many_ends(room).await {
                 tracing::error!(%error, room = room.0, "the ends of a room cannot be joined");
             }
         });

@@ -29,23 +29,40 @@ impl Rooms {
     /// # Errors
     /// The store's.
     pub fn has_many_ends(&self, room: RoomNum) -> Result<bool, Error> {
-        Ok(self.head(room)?.is_some_and(|head| head.extremities.len() >= limits::MANY_ENDS))
+        self.has_ends(room, limits::MANY_ENDS)
+    }
+
+    fn has_ends(&self, room: RoomNum, many: usize) -> Result<bool, Error> {
+        Ok(self.head(room)?.is_some_and(|head| head.extremities.len() >= many))
     }
 
     /// Joins the ends of a room, if they are many, by events of a local user who may send them. Whether they are few now.
     ///
     /// # Errors
     /// The store's.
-    pub async fn join_ends(&self, room: RoomNum) -> Result<bool, Error> {
+    pub async fn join_many_ends(&self, room: RoomNum) -> Result<bool, Error> {
+        self.join_ends(room, limits::MANY_ENDS).await
+    }
+
+    /// Joins the ends of a room if there is more than one: a server that has just come in by one of them hears of the
+    /// others, which were sent while it came.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn join_all_ends(&self, room: RoomNum) -> Result<bool, Error> {
+        self.join_ends(room, 2).await
+    }
+
+    async fn join_ends(&self, room: RoomNum, many: usize) -> Result<bool, Error> {
         for _ in 0..limits::JOINING_EVENTS {
-            if !self.has_many_ends(room)? {
+            if !self.has_ends(room, many)? {
                 return Ok(true);
             }
             let Some(sender) = self.may_join_ends(room)? else { return Ok(false) };
             let content = RawValue::from_string("{}".to_owned());
             let content = content.map_err(|error| Error::BadJson(error.to_string()))?;
             let wish = |_: &mut Batch<'_>| {
-                if self.has_many_ends(room)? {
+                if self.has_ends(room, many)? {
                     Ok(Wish::Say(Draft::message(DUMMY, content.clone())))
                 } else {
                     Ok(Wish::Nothing(None))
@@ -60,7 +77,7 @@ impl Rooms {
                 Err(error) => return Err(error),
             }
         }
-        Ok(!self.has_many_ends(room)?)
+        Ok(!self.has_ends(room, many)?)
     }
 
     /// The local member with the most power, if that is enough for a message.

@@ -108,7 +108,7 @@ async fn a_large_room_with_twenty_ends_is_resolved_by_what_differs_between_them(
         let head = rooms.head(num).unwrap().unwrap();
         assert!(head.extremities.len() > BRANCHES / 2, "{}", head.extremities.len());
         let begun = Instant::now();
-        rooms.join_ends(num).await.unwrap();
+        rooms.join_many_ends(num).await.unwrap();
         println!("version {version}: the ends joined in {:?}", begun.elapsed());
         assert_eq!(rooms.head(num).unwrap().unwrap().extremities.len(), 1);
         let joined = rooms.joined_users(num).unwrap().len();

@@ -77,3 +77,33 @@ fn somebody_invites_and_knocks_at_an_honest_server() {
     alice.post(&path, json!({})).done();
     assert_eq!(mallory.room(&knocked).membership(alice.id()), "knock");
 }
+
+#[test]
+fn what_is_said_while_a_server_joins_reaches_it() {
+    let (here, mallory) = (shared(), Mallory::new());
+    let (alice, eve) = (here.register("alice"), mallory.user("eve"));
+    let room = alice.create_room(json!({ "preset": "public_chat", "room_version": "10" }));
+    let proposed = mallory.get(here, &format!("v1/make_join/{}/{}?ver=10", enc(&room), enc(&eve)));
+    let between = alice.send_text(&room, "between the proposal and the join");
+    let join = mallory.seal(&crate::room::Room::new(&room, "10"), proposed["event"].clone());
+    let path = format!("v2/send_join/{}/{}", enc(&room), enc(&join.id));
+    let told = mallory.put(here, &path, &join.json).ok();
+    assert!(!told.to_string().contains(&between), "it is no part of the state");
+    // An event that follows on both comes; what it follows on can be asked for.
+    let names = |pdu: &serde_json::Value| {
+        let prev = pdu["prev_events"].to_string();
+        prev.contains(&between) && prev.contains(&join.id)
+    };
+    until(
+        || {
+            mallory
+                .seen("send")
+                .iter()
+                .any(|asked| asked.json()["pdus"].as_array().is_some_and(|all| all.iter().any(names)))
+        },
+        "the ends are joined",
+    );
+    let missing = json!({ "earliest_events": [join.id], "latest_events": [], "limit": 10 });
+    mallory.post(here, &format!("v1/get_missing_events/{}", enc(&room)), &missing).done();
+    mallory.get(here, &format!("v1/event/{}", enc(&between))).done();
+}

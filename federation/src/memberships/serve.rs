@@ -164,6 +164,10 @@ async fn joined(
 ) -> Result<Value, ApiError> {
     let accepted = accept(federation, origin, room, id, pdu, MembershipKind::Join).await?;
     let rooms = &federation.0.rooms;
+    // What was said between the proposal and the join nobody else tells the server that comes in.
+    if let Some(number) = rooms.room(room)? {
+        rooms.join_all_ends(number).await?;
+    }
     let asking = federation.asking(origin, room)?;
     let event = rooms.event_asked_for(asking, accepted.id())?;
     let told = rooms.state_for_join(&event, omit_members)?;

@@ -18,9 +18,12 @@ type Counts = BTreeMap<String, i64>;
 /// The servers with joined users in the room of an event, in the state before it or in the one after it; nobody if
 /// this server was not there before: then it was let in by another, who sends the event.
 pub(super) fn around(rooms: &Rooms, event: &Event) -> Result<BTreeSet<OwnedServerName>, Error> {
+    // First, since the rest of the state may come meanwhile: then it is in what is read from here on.
+    let beside = rooms.servers_beside_members(event.record.room);
+    let event = rooms.event(event.num)?;
     let (mut counts, mut at) = now(rooms, event.record.room, None)?;
     let mut servers = BTreeSet::new();
-    for (n, root) in moments(event).enumerate() {
+    for (n, root) in moments(&event).enumerate() {
         apply(rooms, &mut counts, at, root)?;
         at = root;
         let is_here = counts.get(rooms.server_name().as_str()).is_some_and(|count| *count > 0);
@@ -33,8 +36,7 @@ pub(super) fn around(rooms: &Rooms, event: &Event) -> Result<BTreeSet<OwnedServe
                     .map_err(|error| postern_rooms::Error::BadJson(error.to_string()))?,
             );
         }
-        // Whose members are not known yet has these servers.
-        servers.extend(rooms.servers_beside_members(event.record.room));
+        servers.extend(beside.iter().cloned());
     }
     Ok(servers)
 }
@@ -54,8 +56,9 @@ pub(super) fn was_in(rooms: &Rooms, server: &ServerName, event: &Event) -> Resul
     if rooms.servers_beside_members(event.record.room).contains(server) {
         return Ok(true);
     }
+    let event = rooms.event(event.num)?;
     let (mut counts, mut at) = now(rooms, event.record.room, Some(server))?;
-    for root in moments(event) {
+    for root in moments(&event) {
         apply(rooms, &mut counts, at, root)?;
         at = root;
         if counts.get(server.as_str()).is_some_and(|count| *count > 0) {
