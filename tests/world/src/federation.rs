@@ -2,7 +2,7 @@
 //!
 //! A server's name is its address, `127.0.0.N:port`, so no names have to be looked up.
 
-use crate::{Server, keeper::Keeper, server::free_address_on};
+use crate::{Gate, Server, keeper::Keeper, server::free_address_on};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -70,6 +70,13 @@ impl Place {
         authority.certify(address.ip(), &certificate, &key);
         Self { address, certificate, key, authority: authority.file.clone() }
     }
+
+    /// A gate before the address, and where the server has to listen then.
+    pub(crate) fn gate(&self) -> (SocketAddr, Gate) {
+        let IpAddr::V4(host) = self.address.ip() else { unreachable!("a loopback address of version 4") };
+        let behind = free_address_on(host);
+        (behind, Gate::between(self.address, behind))
+    }
 }
 
 impl Server {
@@ -79,7 +86,23 @@ impl Server {
     /// It does not get ready.
     #[must_use]
     pub fn federating(program: &str, settings: &[(&str, &str)]) -> Self {
+        Self::federating_at(&Place::new(), program, settings)
+    }
+
+    /// Starts a server that federates, and that others reach through a gate.
+    ///
+    /// # Panics
+    /// It does not get ready.
+    #[must_use]
+    pub fn federating_behind_a_gate(program: &str) -> (Self, Gate) {
         let place = Place::new();
+        let (behind, gate) = place.gate();
+        let settings = [("listeners.federation_tls", behind.to_string())];
+        let settings = settings.each_ref().map(|(key, value)| (*key, value.as_str()));
+        (Self::federating_at(&place, program, &settings), gate)
+    }
+
+    fn federating_at(place: &Place, program: &str, settings: &[(&str, &str)]) -> Self {
         let name = place.address.to_string();
         let files = [&place.certificate, &place.key, &place.authority].map(|path| path.display().to_string());
         let mut all = vec![

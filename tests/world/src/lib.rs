@@ -22,6 +22,7 @@
 mod answer;
 mod client;
 mod federation;
+mod gate;
 mod keeper;
 mod link;
 mod rooms;
@@ -34,6 +35,7 @@ mod syncing;
 pub use answer::Answer;
 pub use client::{Client, PASSWORD};
 pub use federation::pair;
+pub use gate::Gate;
 pub use http::Method;
 pub use link::{Broken, Link};
 pub use server::{SHARED_SECRET, Server, free_address, shared};
