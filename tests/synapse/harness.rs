@@ -86,23 +86,25 @@ pub fn run(together: &[(&str, Scenario)], alone: &[(&str, Scenario)]) -> ExitCod
             return close(0, 0, number);
         }
     };
-    let (postern, synapse) = (Server::federating(PROGRAM, &[]), Synapse::start(&environment));
-    let mut failed = run_all(&together, arguments.threads, &postern, &synapse);
-    failed += run_all(&alone, 1, &postern, &synapse);
+    let (postern, gate) = Server::federating_behind_a_gate(PROGRAM);
+    let synapse = Synapse::start(&environment);
+    let pair = |host| Pair { postern: &postern, gate: &gate, synapse: &synapse, host };
+    let mut failed = run_all(&together, arguments.threads, pair);
+    failed += run_all(&alone, 1, pair);
     if failed > 0 {
         eprintln!("Synapse's log ends:\n{}", synapse.last_lines());
     }
     close(number - failed, failed, 0)
 }
 
-fn run_all(tests: &[Test], threads: usize, postern: &Server, synapse: &Synapse) -> usize {
+fn run_all<'a>(tests: &[Test], threads: usize, pair: impl Fn(Side) -> Pair<'a> + Sync) -> usize {
     let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let printing = Mutex::new(());
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while let Some(test) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let pair = Pair { postern, synapse, host: test.host };
+                    let pair = pair(test.host);
                     // A panic names the thread.
                     let ended = std::thread::scope(|one| {
                         let thread = Builder::new().name(test.name.clone());

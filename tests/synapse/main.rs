@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     };
     let alone = scenarios! {
         outage: what_one_server_missed_while_it_was_down_is_made_up_for
-            messages_to_devices_and_new_devices_wait_for_a_server_that_is_down;
+            messages_to_devices_and_new_devices_wait_for_a_server_that_is_down servers_that_were_parted_agree_afterwards;
     };
     harness::run(together, alone)
 }

@@ -1,4 +1,4 @@
-//! A server is away while much happens.
+//! A server is away, or cannot be reached, while much happens.
 
 use crate::{
     devices::{KEY, device_keys},
@@ -107,6 +107,56 @@ pub fn messages_to_devices_and_new_devices_wait_for_a_server_that_is_down(pair: 
     });
     assert_eq!(numbers, (0..MESSAGES).collect::<Vec<_>>());
     until("the new device is found", || query()["device_keys"][alice.id()][second.device()].is_object());
+}
+
+pub fn servers_that_were_parted_agree_afterwards(pair: &Pair<'_>) {
+    const ROUNDS: usize = 20;
+    let (alice, bob) = pair.couple();
+    let (carol, dave) = (pair.here("carol"), pair.there("dave"));
+    let room = shared_room(&alice, &bob);
+    join_by(&carol, &room, &alice);
+    join_by(&dave, &room, &alice);
+    alice.change_power_levels(&room, |levels| levels["users"][bob.id()] = json!(100));
+    until("Bob has the power", || bob.state(&room, "m.room.power_levels", "")["users"][bob.id()] == 100);
+    talk(&dave, &carol, &room);
+
+    let gates = [pair.gate, pair.synapse.gate()];
+    gates.iter().for_each(|gate| gate.close());
+    let mut said = Vec::new();
+    // Opened again in any case: other tests need them.
+    let parted = catch_unwind(AssertUnwindSafe(|| {
+        for (who, friend, foe) in [(&alice, &carol, &dave), (&bob, &dave, &carol)] {
+            for number in 0..ROUNDS {
+                said.push(who.send_text(&room, &format!("{number}")));
+                let text = format!("{number} of {}", who.id());
+                who.set_state(&room, "m.room.topic", "", json!({ "topic": text }));
+                who.set_state(&room, "m.room.name", "", json!({ "name": text }));
+                who.set_state(&room, "org.example.own", who.id(), json!({ "number": number }));
+            }
+            who.change_power_levels(&room, |levels| {
+                levels["users"][friend.id()] = json!(50);
+                levels["events"]["org.example.own"] = json!(50);
+            });
+            friend.set_state(&room, "m.room.topic", "", json!({ "topic": friend.id() }));
+            who.ban(&room, foe);
+        }
+    }));
+    gates.iter().for_each(|gate| gate.open());
+    parted.unwrap_or_else(|why| resume_unwind(why));
+
+    for (from, to) in [(&alice, &bob), (&bob, &alice)] {
+        let again = from.send_text(&room, "can you hear me");
+        sees_event(to, &room, &again);
+    }
+    until("both have the same state", || state(&alice, &room) == state(&bob, &room));
+    for who in [&alice, &bob] {
+        until("both have what either said", || {
+            let have = ids(&walk(who, &room));
+            said.iter().all(|event| have.contains(event))
+        });
+    }
+    talk(&alice, &bob, &room);
+    assert_eq!(state(&alice, &room), state(&bob, &room));
 }
 
 fn happens(member: &Client, room: &str, number: usize) {

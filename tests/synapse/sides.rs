@@ -1,6 +1,6 @@
 //! The two servers, and what people on both do together.
 
-use postern_world::{Client, Server, Synapse, enc};
+use postern_world::{Client, Gate, Server, Synapse, enc};
 use serde_json::{Value, json};
 use std::{thread::sleep, time::Duration};
 
@@ -18,6 +18,8 @@ pub enum Side {
 /// The servers, and on which of them the room of a test is made.
 pub struct Pair<'a> {
     pub postern: &'a Server,
+    /// The gate through which Synapse reaches Postern.
+    pub gate: &'a Gate,
     pub synapse: &'a Synapse,
     pub host: Side,
 }

@@ -2,7 +2,7 @@
 //!
 //! A server's name is its address, `127.0.0.N:port`, so no names have to be looked up.
 
-use crate::{Network, Server, keeper::Keeper, network, server::free_address_on};
+use crate::{Gate, Network, Server, keeper::Keeper, network, server::free_address_on};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -87,6 +87,13 @@ impl Seat {
         authority.certify(address.ip(), &certificate, &key);
         Self { address, certificate, key, authority: authority.file.clone() }
     }
+
+    /// A gate before the address, and where the server has to listen then.
+    pub(crate) fn gate(&self) -> (SocketAddr, Gate) {
+        let IpAddr::V4(host) = self.address.ip() else { unreachable!("a loopback address of version 4") };
+        let behind = free_address_on(host);
+        (behind, Gate::between(self.address, behind))
+    }
 }
 
 impl Server {
@@ -113,6 +120,21 @@ impl Server {
             .moved(network::on(host), network::client_addresses(host));
         server.start_again();
         server
+    }
+
+    /// Starts a server that federates, and that others reach through a gate.
+    ///
+    /// # Panics
+    /// It does not get ready.
+    #[must_use]
+    pub fn federating_behind_a_gate(program: &str) -> (Self, Gate) {
+        let seat = Seat::take();
+        let (behind, gate) = seat.gate();
+        let behind = behind.to_string();
+        let settings = [("listeners.federation_tls", behind.as_str())];
+        let server = Self::prepare_federating(program, &seat, &settings);
+        server.start_again();
+        (server, gate)
     }
 
     fn prepare_federating(program: &str, seat: &Seat, settings: &[(&str, &str)]) -> Self {

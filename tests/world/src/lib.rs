@@ -22,6 +22,7 @@
 mod answer;
 mod client;
 mod federation;
+mod gate;
 mod keeper;
 mod link;
 pub mod network;
@@ -35,6 +36,7 @@ mod syncing;
 pub use answer::Answer;
 pub use client::{Client, PASSWORD};
 pub use federation::{Seat, pair};
+pub use gate::Gate;
 pub use http::Method;
 pub use link::{Broken, Link};
 pub use network::Network;

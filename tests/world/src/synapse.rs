@@ -2,7 +2,7 @@
 //! TLS, as the servers of [`Server::federating`](crate::Server::federating).
 
 use crate::{
-    Client, Link,
+    Client, Gate, Link,
     federation::Seat,
     keeper::Keeper,
     server::{LOG_LINES, LOOK, PATIENCE, end, free_address, signal},
@@ -34,6 +34,7 @@ pub struct Synapse {
     clients: SocketAddr,
     process: Mutex<Option<Child>>,
     link: Link,
+    gate: Gate,
 }
 
 impl Synapse {
@@ -49,7 +50,8 @@ impl Synapse {
         std::fs::create_dir_all(&directory).expect("a directory for Synapse");
         let place = Seat::take();
         let clients = free_address();
-        let settings = settings(&directory, &place, clients);
+        let (behind, gate) = place.gate();
+        let settings = settings(&directory, &place, behind, clients);
         // JSON is YAML.
         let log = json!({
             "version": 1,
@@ -77,6 +79,7 @@ impl Synapse {
             clients,
             process: Mutex::new(None),
             link: Link::to(&clients.to_string()),
+            gate,
         };
         synapse.start_again();
         synapse
@@ -138,6 +141,12 @@ impl Synapse {
         end(&mut child);
     }
 
+    /// The gate through which other servers reach it.
+    #[must_use]
+    pub const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// Its name, the part of its users' ids after the colon.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -186,7 +195,7 @@ impl Drop for Synapse {
     }
 }
 
-fn settings(directory: &Path, place: &Seat, clients: SocketAddr) -> Value {
+fn settings(directory: &Path, place: &Seat, behind: SocketAddr, clients: SocketAddr) -> Value {
     let much = json!({ "per_second": 1_000_000, "burst_count": 1_000_000 });
     let mut all = json!({
         "server_name": place.address.to_string(),
@@ -201,8 +210,8 @@ fn settings(directory: &Path, place: &Seat, clients: SocketAddr) -> Value {
             {
                 "type": "http",
                 "tls": true,
-                "bind_addresses": [place.address.ip()],
-                "port": place.address.port(),
+                "bind_addresses": [behind.ip()],
+                "port": behind.port(),
                 "resources": [{ "names": ["federation"] }],
             },
         ],
