@@ -5,6 +5,7 @@
 
 use crate::{
     Error, Federation, edus,
+    gaps::references,
     origin::{Body, Origin, Params},
     verify,
 };
@@ -217,17 +218,22 @@ impl Federation {
         if rooms.is_resident(room)? {
             return Ok(None);
         }
-        let ends_it = match rooms.member(room, number)? {
+        let Some(now) = rooms.member(room, number)? else { return Ok(None) };
+        let may_end_it = match now.kind {
             // Who else may take an invite back cannot be told without the room's state.
-            Some(now) if now.kind == MembershipKind::Invite => rooms.user_id(now.sender)? == sender,
-            Some(now) => now.kind == MembershipKind::Knock,
-            None => false,
+            MembershipKind::Invite => rooms.user_id(now.sender)? == sender,
+            kind => kind == MembershipKind::Knock,
         };
-        if !ends_it {
+        if !may_end_it {
             return Ok(None);
         }
         let version = rooms.version_of(room)?;
         let event = self.verify(&version, pdu.clone()).await?;
+        // It rests on what it ends. One that comes late ends an earlier invite or knock, not the present one.
+        let ended = rooms.event(now.event)?;
+        if !references(&event)?.1.contains(&ended.id) {
+            return Ok(None);
+        }
         let id = event.id().to_string();
         rooms.note_membership(&room_id, event, &[]).await?;
         Ok(Some(id))

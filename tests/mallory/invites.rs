@@ -3,7 +3,7 @@
 use crate::{
     Mallory,
     room::{Pdu, Room, seal},
-    shared,
+    shared, until,
 };
 use postern_world::{Answer, Client, Method, PASSWORD, Server, enc};
 use serde_json::{Value, json};
@@ -189,4 +189,27 @@ fn attack_05_memberships_whose_path_names_another_room_or_event_are_not_taken() 
     put(&other, &pdu.id).refused(400, "M_BAD_JSON");
     put(&room, "$other").refused(400, "M_BAD_JSON");
     put(&room, &pdu.id).done();
+}
+
+#[test]
+fn what_ended_an_earlier_knock_does_not_end_the_present_one() {
+    let (here, mallory) = (shared(), Mallory::new());
+    let (eve, alice) = (mallory.user("eve"), here.register("alice"));
+    let rule = json!({ "join_rule": "knock" });
+    let room = mallory.create_room_with(&eve, "10", json!({}), &[("m.room.join_rules", "", rule)]);
+    let path = format!("/_matrix/client/v3/knock/{}?via={}", enc(&room), enc(mallory.name()));
+    let turned_away = |room: &str| {
+        mallory.make(room, &eve, "m.room.member", Some(alice.id()), json!({ "membership": "leave" }))
+    };
+    alice.post(&path, json!({})).done();
+    let first = turned_away(&room);
+    mallory.tell(here, &first);
+    until(|| alice.sync(None)["rooms"]["knock"].get(&room).is_none(), "the knock is turned away");
+    alice.post(&path, json!({})).done();
+    // It comes again, late.
+    let _ = mallory.transact(here, &[&first], &[]);
+    assert!(alice.sync(None)["rooms"]["knock"][&room].is_object());
+    let second = turned_away(&room);
+    mallory.tell(here, &second);
+    until(|| alice.sync(None)["rooms"]["knock"].get(&room).is_none(), "the knock is ended");
 }

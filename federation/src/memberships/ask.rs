@@ -297,7 +297,9 @@ impl Federation {
         via: &[OwnedServerName],
     ) -> Result<Vec<OwnedServerName>, Error> {
         let rooms = &self.0.rooms;
-        let mut ways: Vec<OwnedServerName> = via.to_vec();
+        let mut ways: Vec<OwnedServerName> =
+            via.iter().filter(|server| *server != rooms.server_name()).cloned().collect();
+        let are_named = !ways.is_empty();
         let number = rooms.room(room)?;
         if let (Some(number), Some(user)) = (number, rooms.user(user)?)
             && let Some(membership) = rooms.member(number, user)?
@@ -305,8 +307,8 @@ impl Federation {
         {
             ways.push(rooms.user_id(membership.sender)?.server_name().to_owned());
         }
-        // Who names servers means these.
-        if via.is_empty() {
+        // Who names other servers means these.
+        if !are_named {
             if let Some(number) = number {
                 ways.extend(rooms.servers_in(number)?);
             }
