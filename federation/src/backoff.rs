@@ -91,6 +91,14 @@ impl Backoff {
         }
     }
 
+    /// Somebody waits for a server's answer: it may be asked at once. Its failures are not forgotten.
+    pub fn wanted(&self, server: &ServerName) {
+        let Some(entry) = self.known.get(server) else { return };
+        if lock(&entry).until.take().is_some() {
+            entry.changed.notify_waiters();
+        }
+    }
+
     /// A server contacted this one, so it is there: it may be asked again. It may still be out of reach, so it is
     /// asked once for a shortest pause at most, and its failures are not forgotten.
     pub fn alive(&self, server: &ServerName) {

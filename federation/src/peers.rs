@@ -97,6 +97,12 @@ impl Peers {
         self.backoff.alive(server);
     }
 
+    /// Somebody here waits for a server's answer: it may be asked though it failed before. Whoever asks again and again is
+    /// held to the rate limits of clients.
+    pub fn wanted(&self, server: &ServerName) {
+        self.backoff.wanted(server);
+    }
+
     /// Waits until a server that failed may be asked again; not at all if it did not fail.
     pub async fn until_worth_asking(&self, server: &ServerName) {
         self.backoff.until_leave(server).await;

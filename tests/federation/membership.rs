@@ -159,3 +159,20 @@ fn what_was_said_while_a_server_was_down_arrives_when_it_is_back() {
     }
     panic!("not everything arrived");
 }
+
+#[test]
+fn somebody_is_invited_as_soon_as_their_server_is_back() {
+    // Once it could not be reached, a server is left alone for an hour; who wants something of it now does not wait.
+    let hour = "3600000";
+    let settings = [("federation.backoff_min_ms", hour), ("federation.backoff_max_ms", hour)];
+    let here = Server::federating(PROGRAM, &settings);
+    let there = Server::federating(PROGRAM, &[]);
+    let (alice, bob) = (here.register("alice"), there.register("bob"));
+    there.kill();
+    let room = alice.create_room(json!({ "preset": "private_chat" }));
+    assert_ne!(alice.loose().about_member(&room, "invite", bob.id()).status(), 200);
+    there.start_again();
+    let since = bob.now();
+    alice.invite(&room, &bob);
+    bob.sync_until(&since, |answer| answer["rooms"]["invite"][&room].is_object());
+}

@@ -249,6 +249,7 @@ impl Federation {
             "event": raw(invite.json())?,
             "invite_room_state": shown,
         });
+        self.0.peers.wanted(target.server_name());
         let answer: Signed = self.0.peers.put(target.server_name(), &path, &body).await?;
         let signed = verify::parse(&answer.event)?;
         if !signed_by(&signed, target.server_name()) {
@@ -281,6 +282,7 @@ impl Federation {
             enc(user.as_str()),
             versions.join("&")
         );
+        self.0.peers.wanted(server);
         let answer: Proposal = self.0.peers.get(server, &path).await?;
         let version = version(answer.room_version.as_deref().unwrap_or("1"))?;
         let proposal = verify::parse(&answer.event)?;
