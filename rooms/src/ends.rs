@@ -7,9 +7,9 @@ use crate::{
     Error, Event,
     batch::{Batch, Draft},
     limits,
-    policy::Wish,
     power::PowerLevels,
     rooms::Rooms,
+    say::Wish,
 };
 use postern_graph::RoomNum;
 use ruma::{OwnedUserId, events::TimelineEventType};

@@ -28,6 +28,7 @@ mod receipts;
 mod receive;
 mod resolve;
 mod rooms;
+mod say;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod scale;

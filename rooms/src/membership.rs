@@ -4,9 +4,9 @@ use crate::{
     Error, Event,
     batch::{Batch, Draft},
     limits,
-    policy::Wish,
     power::Action,
     rooms::Rooms,
+    say::Wish,
 };
 use postern_graph::{
     NameKind, Pos, RoomNum, UserNum,

@@ -5,16 +5,11 @@
 //!
 //! <https://spec.matrix.org/latest/server-server-api/#policy-servers>
 
-use crate::{
-    Error, Verified,
-    batch::{Batch, Draft},
-    rooms::Rooms,
-    version::Version,
-};
+use crate::{Error, Verified, batch::Batch, rooms::Rooms, version::Version};
 use postern_graph::{RoomNum, codec::Raw, schema::EventJson};
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, ServerName, UserId,
-    events::room::policy::RoomPolicyEventContent, signatures::verify_policy_server_signature,
+    CanonicalJsonObject, CanonicalJsonValue, ServerName, events::room::policy::RoomPolicyEventContent,
+    signatures::verify_policy_server_signature,
 };
 use serde::Deserialize;
 use std::{fmt::Debug, pin::Pin, sync::Arc};
@@ -29,14 +24,6 @@ pub type Recommendation<'a> = Pin<Box<dyn Future<Output = Result<String, String>
 pub trait PolicyServers: Send + Sync + Debug {
     /// Asks a policy server for its signature under a PDU.
     fn recommend<'a>(&'a self, server: &'a ServerName, pdu: &'a CanonicalJsonObject) -> Recommendation<'a>;
-}
-
-/// What is to become of what somebody wants to say.
-pub(crate) enum Wish {
-    /// It is to be said.
-    Say(Draft),
-    /// It has been said already, or nothing needs to be.
-    Nothing(Option<OwnedEventId>),
 }
 
 impl Rooms {
@@ -85,7 +72,7 @@ impl Rooms {
     ///
     /// # Errors
     /// [`Error::Forbidden`] if the policy server does not give one.
-    async fn recommended(
+    pub(crate) async fn recommended(
         &self,
         policy: &RoomPolicyEventContent,
         version: &Version,
@@ -117,59 +104,11 @@ impl Rooms {
         })?;
         serde_json::to_string(&pdu).map_err(|error| Error::BadJson(error.to_string()))
     }
-
-    /// Says in a room what a local user wishes, once its policy server, if it has one, recommends it. What is wished is
-    /// asked for while the room's lane is held, which it is not while the policy server is asked.
-    ///
-    /// # Errors
-    /// [`Error::Forbidden`] if the room's rules or its policy server say no, and what `wish` says.
-    pub(crate) async fn say(
-        &self,
-        room: RoomNum,
-        sender: &UserId,
-        wish: impl Fn(&mut Batch<'_>) -> Result<Wish, Error> + Send + Sync,
-    ) -> Result<Option<OwnedEventId>, Error> {
-        let policy = self.policy_server(room)?;
-        let lane = self.lane(room).await;
-        let mut batch = self.batch(room)?;
-        let draft = match wish(&mut batch)? {
-            Wish::Say(draft) => draft,
-            Wish::Nothing(event) => {
-                drop(batch);
-                // Whoever repeats a request may not be told of what can still be lost.
-                self.durable(self.graph.applied()).await?;
-                return Ok(event);
-            }
-        };
-        let (id, mut json) = batch.draft(sender, &draft)?;
-        let (batch, _lane) = match policy {
-            None => (batch, lane),
-            Some(policy) => {
-                let event = batch.met(id.clone(), json.clone())?;
-                batch.authorize(&event)?;
-                let version = batch.version.clone();
-                drop((batch, lane));
-                json = self.recommended(&policy, &version, &json).await?;
-                let lane = self.lane(room).await;
-                if let Some(event) = self.repeated(sender, &draft)? {
-                    return Ok(Some(event));
-                }
-                (self.batch(room)?, lane)
-            }
-        };
-        let seq = {
-            let mut batch = batch;
-            batch.add_sealed(sender, &draft, id.clone(), json)?;
-            batch.commit()?
-        };
-        drop(_lane);
-        self.durable(seq).await?;
-        Ok(Some(id))
-    }
 }
 
 impl Batch<'_> {
-    /// Has the room's policy server, if it has one, sign what was added.
+    /// Has the room's policy server, if it has one, sign what was added. The room waits meanwhile: what closes a room and
+    /// what opens its successor are added together or not at all.
     ///
     /// # Errors
     /// [`Error::Forbidden`] if it does not.

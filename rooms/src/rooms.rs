@@ -7,8 +7,9 @@ use crate::{
     keys::Keys,
     limits,
     partial::Partial,
-    policy::{PolicyServers, Wish},
+    policy::PolicyServers,
     power::PowerLevels,
+    say::Wish,
     typing::Typing,
     version::{Version, version},
 };
