@@ -21,7 +21,7 @@ use postern_graph::{
 };
 use postern_rooms::MembershipKind;
 use postern_users::RemoteKeys;
-use ruma::{OwnedServerName, OwnedUserId, ServerName};
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::{
@@ -99,6 +99,9 @@ fn hand_over(federation: &Federation, after: Seq) -> Result<(), Error> {
             let (_, server, id) = &key;
             let server = <&ServerName>::try_from(server.as_str());
             match (server, serde_json::from_slice::<Value>(&content)) {
+                (Ok(server), Ok(content)) if !may_write(federation, server, &content)? => {
+                    tracing::warn!(%server, id, "a message to a device is not let out");
+                }
                 (Ok(server), Ok(content)) => {
                     let edu = json!({ "edu_type": "m.direct_to_device", "content": content });
                     outbox::edu(graph, &mut commit, server, &format!("m.direct_to_device {id}"), &edu)?;
@@ -115,6 +118,19 @@ fn hand_over(federation: &Federation, after: Seq) -> Result<(), Error> {
             return Ok(());
         }
     }
+}
+
+/// Whether the sender of a message to devices may write to the users of a server: with a gate, who shares a room with them
+/// that the server may know.
+fn may_write(federation: &Federation, server: &ServerName, content: &Value) -> Result<bool, Error> {
+    let rooms = &federation.0.rooms;
+    if rooms.gate().is_none() {
+        return Ok(true);
+    }
+    let sender = content.get("sender").and_then(Value::as_str).and_then(|sender| UserId::parse(sender).ok());
+    let Some(sender) = sender else { return Ok(false) };
+    Ok(rooms.speaks_with(server)
+        && (rooms.shares_room(server, &sender)? || rooms.has_invited(server, &sender)?))
 }
 
 /// Whom what happened concerns.

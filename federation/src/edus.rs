@@ -62,7 +62,7 @@ fn parse<T: DeserializeOwned>(origin: &ServerName, edu_type: &str, content: Valu
 fn room_for(federation: &Federation, origin: &ServerName, room: &RoomId) -> Result<Option<RoomNum>, Error> {
     let rooms = &federation.0.rooms;
     let Some(num) = rooms.room(room)? else { return Ok(None) };
-    Ok(rooms.server_allowed(num, origin)?.then_some(num))
+    Ok((rooms.server_allowed(num, origin)? && rooms.may_know(origin, num)?).then_some(num))
 }
 
 /// The number of a user of `origin` that is joined to a room; nothing if it is not.

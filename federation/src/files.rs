@@ -16,7 +16,8 @@ use axum::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use multer::Multipart;
-use postern_media::{Error as MediaError, Method, Size};
+use postern_media::{Error as MediaError, Method, Record, Size};
+use postern_rooms::Asker;
 use postern_web::ApiError;
 use ruma::ServerName;
 use serde::Deserialize;
@@ -45,13 +46,13 @@ fn patience(timeout_ms: Option<u64>) -> Duration {
 
 async fn download(
     State(federation): State<Federation>,
-    _: Origin,
+    Origin(origin): Origin,
     Params(id): Params<String>,
     Query(query): Query<Patience>,
 ) -> Result<Response, ApiError> {
     let media = &federation.0.media;
     let own = federation.0.rooms.server_name().as_str();
-    let record = media.record_within(own, &id, patience(query.timeout_ms)).await?;
+    let record = federation.given(&origin, &id, query.timeout_ms).await?;
     let content_type = record.content_type.as_deref().unwrap_or("application/octet-stream");
     let disposition = postern_media::disposition(content_type, record.file_name.as_deref());
     let pieces =
@@ -69,7 +70,7 @@ struct Thumbnail {
 
 async fn thumbnail(
     State(federation): State<Federation>,
-    _: Origin,
+    Origin(origin): Origin,
     Params(id): Params<String>,
     Query(query): Query<Thumbnail>,
 ) -> Result<Response, ApiError> {
@@ -82,7 +83,7 @@ async fn thumbnail(
         return Err(ApiError::missing_param("a thumbnail has a width and a height"));
     };
     let own = federation.0.rooms.server_name().as_str();
-    let record = federation.0.media.record_within(own, &id, patience(query.timeout_ms)).await?;
+    let record = federation.given(&origin, &id, query.timeout_ms).await?;
     let made = federation.0.media.thumbnail(own, &id, &record, Size { width, height, method }).await?;
     let bytes = stream::iter([Ok::<_, std::io::Error>(made.bytes)]);
     Ok(mixed(made.content_type, "inline", bytes))
@@ -113,6 +114,24 @@ fn mixed(
 }
 
 impl Federation {
+    /// What is known of a file of this server that another one may have. One it may not have and one that is not there look
+    /// the same.
+    async fn given(
+        &self,
+        server: &ServerName,
+        id: &str,
+        timeout_ms: Option<u64>,
+    ) -> Result<Record, ApiError> {
+        let own = self.0.rooms.server_name().as_str();
+        let may_fetch = || self.0.rooms.may_fetch(Asker::Server(server), &format!("{own}/{id}"));
+        let missing = || ApiError::from(MediaError::NotFound);
+        // Before it is waited for: how long that takes would tell what there is.
+        if !may_fetch()? {
+            return Err(missing());
+        }
+        Ok(self.0.media.record_within(own, id, patience(timeout_ms)).await?)
+    }
+
     /// Fetches a file of another server into the media of this one, once for all who ask at the same time.
     ///
     /// # Errors

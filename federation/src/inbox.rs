@@ -182,6 +182,9 @@ impl Federation {
         if !rooms.is_resident(room).map_err(|error| named(error.into()))? {
             return Err(named(bad("this server is not in the room")));
         }
+        if !rooms.may_know(origin, room).map_err(|error| named(error.into()))? {
+            return Err(unknown());
+        }
         if !rooms.server_allowed(room, origin).map_err(|error| named(error.into()))? {
             return Err(named(
                 RoomsError::Forbidden("the room's server ACL denies the server".to_owned()).into(),

@@ -7,7 +7,7 @@ use crate::{
     origin::{Body, Origin, Params, Query},
 };
 use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
-use postern_rooms::{PublicRooms, view::Direction};
+use postern_rooms::{Asker, PublicRooms, view::Direction};
 use postern_web::{Answer, ApiError};
 use ruma::{
     OwnedEventId, OwnedRoomAliasId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId,
@@ -64,10 +64,16 @@ struct OfAlias {
     room_alias: OwnedRoomAliasId,
 }
 
-async fn directory(State(federation): State<Federation>, _: Origin, Query(query): Query<OfAlias>) -> Answer {
+async fn directory(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Query(query): Query<OfAlias>,
+) -> Answer {
     let rooms = &federation.0.rooms;
-    let room = rooms.resolve_alias(&query.room_alias)?;
-    let room = room.ok_or_else(|| ApiError::not_found("there is no such alias"))?;
+    let room = match rooms.resolve_alias(&query.room_alias)? {
+        Some(room) if rooms.may_know(&origin, room)? => room,
+        _ => return Err(ApiError::not_found("there is no such alias")),
+    };
     let mut servers = vec![rooms.server_name().to_owned()];
     servers.extend(rooms.servers_in(room)?.into_iter().filter(|server| server != rooms.server_name()));
     servers.truncate(SERVERS_TOLD);
@@ -94,19 +100,23 @@ struct Page {
     since: Option<String>,
 }
 
-async fn public_rooms(State(federation): State<Federation>, _: Origin, Query(page): Query<Page>) -> Answer {
-    let page_of =
-        federation.0.rooms.public_page(&PublicRooms::default(), page.since.as_deref(), page.limit)?;
-    Ok(Json(page_of))
+async fn public_rooms(
+    State(federation): State<Federation>,
+    Origin(origin): Origin,
+    Query(page): Query<Page>,
+) -> Answer {
+    let (asker, query) = (Asker::Server(&origin), PublicRooms::default());
+    Ok(Json(federation.0.rooms.public_page(asker, &query, page.since.as_deref(), page.limit)?))
 }
 
 async fn search_public_rooms(
     State(federation): State<Federation>,
-    _: Origin,
+    Origin(origin): Origin,
     Body(listing): Body<Listing>,
 ) -> Answer {
     let query = PublicRooms { term: listing.filter.generic_search_term, types: listing.filter.room_types };
-    Ok(Json(federation.0.rooms.public_page(&query, listing.since.as_deref(), listing.limit)?))
+    let asker = Asker::Server(&origin);
+    Ok(Json(federation.0.rooms.public_page(asker, &query, listing.since.as_deref(), listing.limit)?))
 }
 
 #[derive(Debug, Deserialize)]

@@ -29,7 +29,14 @@ pub struct Origin(pub OwnedServerName);
 /// Lets a request through if it is signed by the server it says it is from; [`Origin`] is then who that is.
 pub(crate) async fn check(State(federation): State<Federation>, request: Request, next: Next) -> Response {
     match authenticate(&federation, request).await {
-        Ok(request) => next.run(request).await,
+        Ok(request) => {
+            let answer = next.run(request).await;
+            // What is given away has to be written down before.
+            match federation.0.rooms.settled().await {
+                Ok(()) => answer,
+                Err(error) => ApiError::internal(&error).into_response(),
+            }
+        }
         Err(error) => error.into_response(),
     }
 }

@@ -88,7 +88,10 @@ impl Peers {
     #[must_use]
     pub fn allowed(&self, server: &ServerName) -> bool {
         let named = |patterns: &[ServerPattern]| patterns.iter().any(|one| one.matches(server.as_str()));
-        self.enabled && (self.allowed.is_empty() || named(&self.allowed)) && !named(&self.denied)
+        self.enabled
+            && self.rooms.speaks_with(server)
+            && (self.allowed.is_empty() || named(&self.allowed))
+            && !named(&self.denied)
     }
 
     /// A server contacted this one: it is there, and may be asked again if it failed before.
@@ -259,6 +262,8 @@ impl Peers {
         if content.is_none() && matches!(method, Method::POST | Method::PUT) {
             content = Some(json!({}));
         }
+        // What a request tells of events has to be written down before.
+        self.rooms.settled().await.map_err(|error| PeerError::Unsendable(error.to_string()))?;
         let request = self.request(server, method, path, content.as_ref(), true).await?;
         let deadline = Instant::now() + patience;
         let answer = self.connector.ask(Way::Federation, request, deadline, bound).await;

@@ -260,6 +260,24 @@ families! {
     /// Which servers are told of a local user's devices, and the last update each was sent.
     ToldServers = "told_server": (UserNum, String) => u64, Kind::Scan(8);
 
+    // ---- the border (border/) --------------------------------------------------------------------------------
+    /// Which server got which event: (form: 0 redacted, 1 whole; the decision; when, ms). Written before it leaves.
+    Disclosures = "disclosure": (EventNum, ServerNum) => (u8, u64, u64), Kind::Scan(8);
+    /// Decisions, each once: what was asked, what was decided and why; by the first 64 bits of the SHA-256 of these.
+    Decisions = "decision": (u64,) => Json<Value>, Kind::Point;
+    /// What was refused, in order: who wanted to do what, and why not. Bounded; the oldest go.
+    Refusals = "refusal": (Seq,) => Json<Value>, Kind::Small;
+    /// Events of other servers that were not let in: kept, not shown, until somebody lets them in.
+    Quarantine = "quarantine": (EventNum,) => Json<Value>, Kind::Small;
+    /// The clearances that administrators gave: (0 user, 1 device; name).
+    Clearances = "clearance": (u8, String) => Json<Value>, Kind::Small;
+    /// The servers that administrators wrote into the table of peers, or crossed out of it.
+    PeerTable = "peer": (String,) => Json<Value>, Kind::Small;
+    /// Requests to say again at a lower label what was said at a higher: by id.
+    Downgrades = "downgrade": (String,) => Json<Value>, Kind::Small;
+    /// The events that show a file: (`server/id`, event). Written by rooms.
+    MediaReferences = "media_reference": (String, EventNum) => (), Kind::Small;
+
     // ---- media (media/) --------------------------------------------------------------------------------------
     /// Media: (server name, media id). Under an empty server name: ids and uploads whose file is not there yet. Written
     /// by media.

@@ -169,9 +169,24 @@ impl<'r> Batch<'r> {
         self.add_sealed(sender, draft, id, json)
     }
 
-    /// Builds and signs an event on top of the room as it is.
+    /// Builds and signs an event on top of the room as it is, as the gate lets it pass.
     pub(crate) fn draft(&self, sender: &UserId, draft: &Draft) -> Result<(OwnedEventId, String), Error> {
-        self.seal(self.build(sender, draft)?)
+        let passed = self.passed(sender, draft)?;
+        self.seal(self.build(sender, passed.as_ref().unwrap_or(draft))?)
+    }
+
+    /// What the gate makes of what a local user wants to say.
+    fn passed(&self, sender: &UserId, draft: &Draft) -> Result<Option<Draft>, Error> {
+        let (Some(gate), Some(create)) = (self.rooms.gate(), self.state("m.room.create", "")?) else {
+            return Ok(None);
+        };
+        let mut passed = draft.clone();
+        let mut related = self.rooms.related_by(self.room_id(), &draft.content)?;
+        if let Some(target) = &draft.redacts {
+            related.extend(self.event_by_id(target)?.filter(|event| event.record.room == self.room));
+        }
+        gate.saying(self.rooms, &create, sender, &mut passed, &related)?;
+        Ok(Some(passed))
     }
 
     /// Authorizes and adds what [`Self::draft`] has built.

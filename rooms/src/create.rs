@@ -79,7 +79,10 @@ impl Rooms {
     /// # Errors
     /// [`Error::UnsupportedVersion`], [`Error::AliasInUse`], [`Error::InvalidRoomState`] if the state asked for
     /// contradicts the room's rules, [`Error::BadJson`].
-    pub async fn create(&self, creator: &UserId, request: CreateRoom) -> Result<OwnedRoomId, Error> {
+    pub async fn create(&self, creator: &UserId, mut request: CreateRoom) -> Result<OwnedRoomId, Error> {
+        if let Some(gate) = self.gate() {
+            gate.creating(self, creator, &mut request)?;
+        }
         let version = version(request.version.as_deref().unwrap_or(self.default_version()))?;
         if let Some(alias) = &request.alias
             && self.graph.has::<Aliases>(&(alias.to_string(),))?

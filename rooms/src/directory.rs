@@ -1,12 +1,12 @@
 //! Aliases, and the directory of public rooms (specification: room aliases, listing rooms).
 
-use crate::{Error, limits, power::Action, rooms::Rooms};
+use crate::{Entry, Error, limits, power::Action, rooms::Rooms};
 use postern_graph::{
     NameKind, RoomNum, UserNum,
     event::MembershipKind,
     schema::{Aliases, Published, RoomAliases},
 };
-use ruma::{OwnedRoomAliasId, RoomAliasId, RoomId, UserId};
+use ruma::{OwnedRoomAliasId, RoomAliasId, RoomId, ServerName, UserId};
 use serde::Serialize;
 
 /// What the directory of public rooms says about a room.
@@ -63,6 +63,15 @@ pub struct PublicRooms {
     pub term: Option<String>,
     /// Only of these types (none: a room without type).
     pub types: Option<Vec<Option<String>>>,
+}
+
+/// Who asks for public rooms.
+#[derive(Debug, Clone, Copy)]
+pub enum Asker<'a> {
+    /// A user of this server, or somebody who does not say who they are.
+    User(Option<&'a UserId>),
+    /// Another server.
+    Server(&'a ServerName),
 }
 
 impl Rooms {
@@ -176,6 +185,7 @@ impl Rooms {
     /// [`Error::InvalidParam`] for a token that is none.
     pub fn public_page(
         &self,
+        asker: Asker<'_>,
         query: &PublicRooms,
         since: Option<&str>,
         limit: Option<u64>,
@@ -188,7 +198,7 @@ impl Rooms {
                 .ok_or_else(|| Error::InvalidParam("since is no token of this server".to_owned()))?,
         };
         let limit = usize::try_from(limit.unwrap_or(100).clamp(1, 500)).unwrap_or(100);
-        let all = self.public_rooms(query)?;
+        let all = self.public_rooms(asker, query)?;
         let total = all.len();
         let chunk: Vec<_> = all.into_iter().skip(skip).take(limit).collect();
         let mut body = serde_json::json!({ "total_room_count_estimate": total });
@@ -202,12 +212,19 @@ impl Rooms {
         Ok(body)
     }
 
-    /// The public rooms that match, the largest first.
-    pub fn public_rooms(&self, query: &PublicRooms) -> Result<Vec<Listing>, Error> {
+    /// The public rooms that match and that who asks may know, the largest first.
+    pub fn public_rooms(&self, asker: Asker<'_>, query: &PublicRooms) -> Result<Vec<Listing>, Error> {
         let term = query.term.as_deref().map(str::to_lowercase).filter(|term| !term.is_empty());
         let mut found = Vec::new();
         for entry in self.graph.scan::<Published, _>(&()).iter().take(limits::PUBLIC_ROOMS) {
             let ((room,), ()) = entry?;
+            let may_know = match asker {
+                Asker::User(user) => self.may_enter(user, room, Entry::Look)?,
+                Asker::Server(server) => self.may_know(server, room)?,
+            };
+            if !may_know {
+                continue;
+            }
             let Ok(Summary { listing, .. }) = self.summary(room) else { continue };
             let texts = [&listing.name, &listing.topic, &listing.canonical_alias];
             let contains = |term: &str| {
@@ -265,6 +282,11 @@ impl Rooms {
     /// Whether somebody may know that a room exists and what it is called: members and those who are invited, anyone if
     /// it can be joined, knocked at or read by anyone, and members of a room that allows joining.
     pub fn may_see_summary(&self, room: RoomNum, user: Option<UserNum>) -> Result<bool, Error> {
+        let id = user.map(|user| self.user_id(user)).transpose()?;
+        Ok(self.may_enter(id.as_deref(), room, Entry::Look)? && self.rules_show_summary(room, user)?)
+    }
+
+    fn rules_show_summary(&self, room: RoomNum, user: Option<UserNum>) -> Result<bool, Error> {
         if let Some(user) = user
             && let Some(membership) = self.member(room, user)?
             && matches!(membership.kind, MembershipKind::Join | MembershipKind::Invite)
@@ -294,8 +316,11 @@ impl Rooms {
     }
 
     /// The same for a server, on behalf of its users.
-    pub fn may_server_see_summary(&self, room: RoomNum, server: &ruma::ServerName) -> Result<bool, Error> {
-        if self.is_in(server, room)? || self.may_see_summary(room, None)? {
+    pub fn may_server_see_summary(&self, room: RoomNum, server: &ServerName) -> Result<bool, Error> {
+        if !self.may_know(server, room)? {
+            return Ok(false);
+        }
+        if self.is_in(server, room)? || self.rules_show_summary(room, None)? {
             return Ok(true);
         }
         for (user, _) in self.members_of(room, MembershipKind::Invite)? {

@@ -13,11 +13,11 @@ use postern_graph::{
     log::LogEntry,
     schema::{
         CurrentState, EventJson, EventOriginals, EventRecords, Forgotten, FurtherRedactions, InviteStates,
-        Members, Memberships, PendingRedactions, Relations, StateAt, ThreadTips, Threads,
+        MediaReferences, Members, Memberships, PendingRedactions, Relations, StateAt, ThreadTips, Threads,
     },
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, UserId, canonical_json::redact_in_place,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, UserId, canonical_json::redact_in_place,
     events::TimelineEventType,
 };
 use serde::Deserialize;
@@ -33,6 +33,14 @@ pub struct Relation {
     pub event_id: Option<String>,
     /// What an annotation annotates with.
     pub key: Option<String>,
+    /// The event it replies to.
+    #[serde(rename = "m.in_reply_to")]
+    in_reply_to: Option<InReplyTo>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct InReplyTo {
+    event_id: Option<String>,
 }
 
 impl Relation {
@@ -40,6 +48,12 @@ impl Relation {
     #[must_use]
     pub fn of(event: &Event) -> Option<Self> {
         Self::in_content(event.content())
+    }
+
+    /// The events related to.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = OwnedEventId> {
+        let replied_to = self.in_reply_to.as_ref().and_then(|reply| reply.event_id.as_deref());
+        [self.event_id.as_deref(), replied_to].into_iter().flatten().filter_map(|id| EventId::parse(id).ok())
     }
 
     /// The relation that an event with this content makes, if any.
@@ -87,6 +101,9 @@ impl Batch<'_> {
     /// What follows from an event that is shown, beside its being state.
     pub(crate) fn apply_effects(&mut self, event: &Arc<Event>) -> Result<(), Error> {
         self.relate(event)?;
+        for media in media_shown(event) {
+            self.commit.put::<MediaReferences>(&(media, event.num), &());
+        }
         if *event.kind() == TimelineEventType::RoomRedaction {
             self.redaction(event)?;
         }
@@ -270,6 +287,9 @@ impl Batch<'_> {
             *added = Arc::new(Event::from_parts(target.num, id, room, record, json.into_boxed_str())?);
         }
         self.unrelate(target)?;
+        for media in media_shown(target) {
+            self.commit.delete::<MediaReferences>(&(media, target.num));
+        }
         self.rewritten.push(target.num);
         Ok(())
     }
@@ -298,4 +318,14 @@ impl Batch<'_> {
         }
         Ok(())
     }
+}
+
+/// The files that an event shows: `server/id` of each.
+fn media_shown(event: &Event) -> Vec<String> {
+    let of_uri = |rest: &str| -> String {
+        let is_part = |c: &char| c.is_ascii_alphanumeric() || "-_.:/[]~=+".contains(*c);
+        rest.chars().take_while(is_part).collect()
+    };
+    let mentioned = event.content().get().split("mxc://").skip(1).take(limits::MEDIA_OF_AN_EVENT).map(of_uri);
+    mentioned.filter(|name| name.contains('/') && name.len() <= limits::FIELD_BYTES).collect()
 }

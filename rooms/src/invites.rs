@@ -2,8 +2,8 @@
 //! server's users to others (specification: inviting to a room, knocking upon a room).
 
 use crate::{
-    Error, Event, MembershipChange, Received, Verified, batch::Batch, limits, membership::draft_membership,
-    rooms::Rooms,
+    Entry, Error, Event, MembershipChange, Received, Verified, batch::Batch, limits,
+    membership::draft_membership, rooms::Rooms,
 };
 use postern_graph::{
     NameKind, Pos, RoomNum, UserNum,
@@ -76,14 +76,17 @@ impl Rooms {
         if self.record(room)?.is_some_and(|record| !record.federate) {
             return Err(Error::forbidden("the room is for users of this server only"));
         }
+        if !self.may_know(target.server_name(), room)? {
+            return Err(Error::forbidden(format!("{} may not know this room", target.server_name())));
+        }
+        self.check_entry(target, room, Entry::Invite)?;
         self.wait_for_whole_state(room).await?;
         let lane = self.lane(room).await;
         let mut batch = self.batch(room)?;
         let Some(draft) = draft_membership(&mut batch, sender, target, change)? else {
             return Err(Error::BadState(format!("{target} is invited already")));
         };
-        let pdu = batch.build(sender, &draft)?;
-        let (id, json) = batch.seal(pdu)?;
+        let (id, json) = batch.draft(sender, &draft)?;
         let event = batch.met(id.clone(), json.clone())?;
         batch.authorize(&event)?;
         let shown = self.state_shown_to(room, target, sender)?;

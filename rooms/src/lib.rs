@@ -12,6 +12,7 @@ mod error;
 mod event;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod gate;
 pub mod glob;
 mod hierarchy;
 mod intent;
@@ -42,10 +43,11 @@ pub mod view;
 
 pub use batch::{Draft, Txn};
 pub use create::{CreateRoom, Preset};
-pub use directory::{Listing, PublicRooms, Summary};
+pub use directory::{Asker, Listing, PublicRooms, Summary};
 pub use effects::Relation;
 pub use error::Error;
 pub use event::Event;
+pub use gate::{Entry, Form, Gate, Later, NEVER_REDACTED, SALT};
 pub use hierarchy::Space;
 pub use membership::MembershipChange;
 pub use partial::Omitted;

@@ -54,3 +54,5 @@ pub const HEROES: usize = 5;
 pub const MANY_ENDS: usize = 10;
 /// Events by which the ends of a room are joined at once, each of up to [`PREV_EVENTS`].
 pub const JOINING_EVENTS: usize = 50;
+/// Files that an event can show; more are not noted.
+pub const MEDIA_OF_AN_EVENT: usize = 100;

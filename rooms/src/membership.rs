@@ -1,7 +1,7 @@
 //! Joining, leaving, inviting, knocking, banning: changes of membership by local users.
 
 use crate::{
-    Error, Event,
+    Entry, Error, Event,
     batch::{Batch, Draft},
     limits,
     power::Action,
@@ -59,6 +59,11 @@ impl Rooms {
         change: MembershipChange,
     ) -> Result<Option<OwnedEventId>, Error> {
         let room = self.known_room(room)?;
+        match change.to {
+            MembershipKind::Join | MembershipKind::Knock => self.check_entry(target, room, Entry::Join)?,
+            MembershipKind::Invite => self.check_entry(target, room, Entry::Invite)?,
+            MembershipKind::Leave | MembershipKind::Ban => {}
+        }
         // Whoever leaves needs to know nobody's membership but their own.
         if sender != target || change.to != MembershipKind::Leave {
             self.wait_for_whole_state(room).await?;

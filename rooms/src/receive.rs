@@ -2,11 +2,19 @@
 //!
 //! <https://spec.matrix.org/latest/server-server-api/#checks-performed-on-receipt-of-a-pdu>
 
-use crate::{Error, Event, authorize::Verdict, batch::Batch, limits, rooms::Rooms, version::Version};
+use crate::{
+    Error, Event,
+    authorize::Verdict,
+    batch::Batch,
+    limits,
+    rooms::{Rooms, now_ms},
+    version::Version,
+};
 use postern_graph::{
     EventNum, NameKind, Pos, Root,
+    codec::Json,
     event::{EventLinks, flags},
-    schema::Timeline,
+    schema::{Quarantine, Timeline},
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedServerName, OwnedServerSigningKeyId,
@@ -17,6 +25,7 @@ use ruma::{
     },
     state_res::check_pdu_format,
 };
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A PDU whose format, size, hash and signatures were checked: the first two of the checks on receipt.
@@ -230,6 +239,10 @@ impl Batch<'_> {
     ) -> Result<Received, Error> {
         let received = match (self.judge(&event, before)?, not_recommended) {
             (Received::Accepted, Some(why)) => Received::SoftFailed(why),
+            (Received::Accepted, None) => match self.quarantined(&event)? {
+                Some(why) => Received::SoftFailed(why),
+                None => Received::Accepted,
+            },
             (received, _) => received,
         };
         match &received {
@@ -269,6 +282,21 @@ impl Batch<'_> {
         self.settle(event, links, self.head.state, pdu.not_recommended).map(Some)
     }
 
+    /// Why the gate does not let an event in, which is then in quarantine.
+    fn quarantined(&mut self, event: &Event) -> Result<Option<String>, Error> {
+        let Some(gate) = self.rooms.gate() else { return Ok(None) };
+        if self.rooms.is_local(event.sender()) {
+            return Ok(None);
+        }
+        let why = gate.admitted(self.rooms, event)?;
+        if let Some(why) = &why {
+            tracing::warn!(event = %event.id, room = %event.room_id, why, "an event is not let in");
+            let about = json!({ "why": why, "origin": event.sender().server_name(), "at": now_ms() });
+            self.commit.put::<Quarantine>(&(event.num,), &Json(about));
+        }
+        Ok(why)
+    }
+
     /// Whether it was taken; not if it is known.
     fn receive_history(&mut self, pdu: Verified, gaps: &[Gap], pos: Pos) -> Result<bool, Error> {
         if self.is_known(&pdu)? {
@@ -278,6 +306,8 @@ impl Batch<'_> {
         if let Err(why) = self.standing_allowed(&event, before)? {
             tracing::info!(event = %event.id, why, "an event of the past is rejected");
             event.record.flags |= flags::REJECTED;
+        } else if self.quarantined(&event)?.is_some() {
+            event.record.flags |= flags::SOFT_FAILED;
         }
         self.set_states(&mut event, before)?;
         let event = self.keep(event, &links)?;

@@ -4,6 +4,7 @@ use crate::{
     Error, Event,
     acl::Acl,
     batch::{Batch, Draft},
+    gate::{Gate, SALT},
     keys::Keys,
     limits,
     partial::Partial,
@@ -61,6 +62,7 @@ pub struct Rooms {
     typing: Arc<Typing>,
     pub(crate) partial: Partial,
     pub(crate) policy_servers: OnceLock<Arc<dyn PolicyServers>>,
+    pub(crate) gate: OnceLock<Arc<dyn Gate>>,
 }
 
 impl std::fmt::Debug for Rooms {
@@ -82,6 +84,7 @@ impl Rooms {
         Ok(Self {
             partial,
             policy_servers: OnceLock::new(),
+            gate: OnceLock::new(),
             graph,
             keys,
             default_version: default_version.to_owned(),
@@ -481,10 +484,13 @@ impl Rooms {
             Some(user) => self.is_joined(room, user)?,
             None => false,
         };
-        let same = |a: &str, b: &str| {
-            serde_json::from_str::<ruma::CanonicalJsonValue>(a).ok()
-                == serde_json::from_str::<ruma::CanonicalJsonValue>(b).ok()
+        let said = |content: &str| {
+            let mut content = serde_json::from_str::<ruma::CanonicalJsonObject>(content).ok()?;
+            // Which is another one each time.
+            content.remove(SALT);
+            Some(content)
         };
+        let same = |a: &str, b: &str| said(a) == said(b);
         Ok((joined && current.sender() == sender && same(current.content().get(), draft.content.get()))
             .then(|| current.id.clone()))
     }

@@ -10,10 +10,7 @@ use postern_graph::{
     event::{MembershipKind, flags},
     schema::Timeline,
 };
-use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, RoomId, ServerName, UserId,
-    canonical_json::redact_in_place, events::TimelineEventType,
-};
+use ruma::{EventId, OwnedEventId, RoomId, ServerName, UserId, events::TimelineEventType};
 use serde_json::value::RawValue;
 use std::{
     collections::{BTreeMap, BinaryHeap, HashSet},
@@ -46,7 +43,7 @@ impl Rooms {
     pub fn asking<'a>(&self, server: &'a ServerName, room: &RoomId) -> Result<Asking<'a>, Error> {
         let refused = || Error::forbidden("the server is not in the room");
         let room = self.room(room)?.ok_or_else(refused)?;
-        if !self.is_resident(room)? || !self.is_in(server, room)? {
+        if !self.is_resident(room)? || !self.is_in(server, room)? || !self.may_know(server, room)? {
             return Err(refused());
         }
         Ok(Asking { server, room })
@@ -63,19 +60,16 @@ impl Rooms {
     }
 
     /// The PDU of an event as the asking server gets it: whole if its users may see it, else as the redacted copy, which
-    /// has the same id and still carries its signatures.
+    /// has the same id and still carries its signatures. It may leave once [`Rooms::settled`] says so.
     pub fn served(&self, asking: Asking<'_>, event: &Event) -> Result<Box<RawValue>, Error> {
-        let json = if self.server_may_see(asking.server, event)? {
-            event.json().to_owned()
-        } else {
-            let mut pdu: CanonicalJsonObject =
-                serde_json::from_str(event.json()).map_err(|error| Error::BadJson(error.to_string()))?;
-            redact_in_place(&mut pdu, &self.version_of(event.record.room)?.rules.redaction, None)
-                .map_err(|error| Error::BadJson(error.to_string()))?;
-            serde_json::to_string(&CanonicalJsonValue::Object(pdu))
-                .map_err(|error| Error::BadJson(error.to_string()))?
-        };
-        RawValue::from_string(json).map_err(|error| Error::BadJson(error.to_string()))
+        if !self.server_may_see(asking.server, event)? {
+            return self.redacted_copy(event);
+        }
+        match self.released(asking.server, event)? {
+            Some(pdu) => Ok(pdu),
+            // It may have lost the right to know the room since it was let ask.
+            None => self.redacted_copy(event),
+        }
     }
 
     /// Whether the history visibility at the event lets a server that is in the room see it.

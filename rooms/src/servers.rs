@@ -52,7 +52,7 @@ impl Rooms {
     pub fn shares_room(&self, server: &ServerName, user: &UserId) -> Result<bool, Error> {
         let Some(user) = self.user(user)? else { return Ok(false) };
         for room in self.joined_rooms(user)? {
-            if self.is_in(server, room)? {
+            if self.is_in(server, room)? && self.may_know(server, room)? {
                 return Ok(true);
             }
         }
@@ -67,6 +67,7 @@ impl Rooms {
             let outside = matches!(membership.kind, MembershipKind::Invite | MembershipKind::Knock);
             if outside
                 && (self.user_id(membership.sender)?.server_name() == server || self.is_in(server, room)?)
+                && self.may_know(server, room)?
             {
                 return Ok(true);
             }
@@ -78,7 +79,11 @@ impl Rooms {
     pub fn servers_with(&self, user: UserNum) -> Result<BTreeSet<OwnedServerName>, Error> {
         let mut servers = BTreeSet::new();
         for room in self.joined_rooms(user)? {
-            servers.extend(self.servers_in(room)?);
+            for server in self.servers_in(room)? {
+                if !servers.contains(&server) && self.may_know(&server, room)? {
+                    servers.insert(server);
+                }
+            }
         }
         servers.remove(self.server_name());
         Ok(servers)

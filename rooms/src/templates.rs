@@ -2,7 +2,7 @@
 //! the server of the room takes it in (specification: joining rooms, leaving rooms, knocking upon a room).
 
 use crate::{
-    Error, Event, Verified,
+    Entry, Error, Event, Verified,
     batch::{Batch, Draft},
     limits,
     membership::{Admission, admission},
@@ -39,6 +39,13 @@ impl Rooms {
         let number = self.known_room(room)?;
         if !self.is_resident(number)? {
             return Err(Error::not_found("this server is not in the room"));
+        }
+        // The same answer as where this server does not know the room.
+        if !self.may_know(user.server_name(), number)? {
+            return Err(Error::not_found("this server is not in the room"));
+        }
+        if membership != MembershipKind::Leave {
+            self.check_entry(user, number, Entry::Join)?;
         }
         self.has_whole_state(number)?;
         let batch = self.batch(number)?;

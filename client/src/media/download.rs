@@ -7,7 +7,8 @@ use crate::{
 };
 use axum::{extract::State, http::HeaderMap, response::Response};
 use postern_media::{Error, Method, Record, Size};
-use ruma::ServerName;
+use postern_rooms::Asker;
+use ruma::{ServerName, UserId};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -26,7 +27,16 @@ pub(super) struct Patience {
 }
 
 /// What is known of a file, waiting for it as long as the client says; but not for longer than the server runs.
-async fn record(api: &Api, server: &str, id: &str, timeout_ms: Option<u64>) -> Result<Record, ApiError> {
+async fn record(
+    api: &Api,
+    user: Option<&UserId>,
+    server: &str,
+    id: &str,
+    timeout_ms: Option<u64>,
+) -> Result<Record, ApiError> {
+    if !api.rooms.may_fetch(Asker::User(user), &format!("{server}/{id}"))? {
+        return Err(Error::NotFound.into());
+    }
     let patience_ms = timeout_ms.unwrap_or(PATIENCE_MS).min(MAX_PATIENCE_MS);
     if server != api.rooms.server_name().as_str()
         && matches!(api.media.record(server, id), Err(Error::NotFound))
@@ -43,22 +53,22 @@ async fn record(api: &Api, server: &str, id: &str, timeout_ms: Option<u64>) -> R
 
 pub(super) async fn download(
     State(api): State<Api>,
-    _: Caller,
+    Caller(session): Caller,
     Params((server, id)): Params<(String, String)>,
     Query(patience): Query<Patience>,
     headers: HeaderMap,
 ) -> Sent {
-    file(&api, &server, &id, None, &patience, &headers, Audience::Users).await
+    file(&api, &server, &id, None, &patience, &headers, Some(&session.user_id)).await
 }
 
 pub(super) async fn download_named(
     State(api): State<Api>,
-    _: Caller,
+    Caller(session): Caller,
     Params((server, id, name)): Params<(String, String, String)>,
     Query(patience): Query<Patience>,
     headers: HeaderMap,
 ) -> Sent {
-    file(&api, &server, &id, Some(name), &patience, &headers, Audience::Users).await
+    file(&api, &server, &id, Some(name), &patience, &headers, Some(&session.user_id)).await
 }
 
 /// The deprecated endpoints without authentication are there only where they are wanted.
@@ -77,7 +87,7 @@ pub(super) async fn open_download(
     headers: HeaderMap,
 ) -> Sent {
     open(&api)?;
-    file(&api, &server, &id, None, &patience, &headers, Audience::Anyone).await
+    file(&api, &server, &id, None, &patience, &headers, None).await
 }
 
 pub(super) async fn open_download_named(
@@ -87,7 +97,7 @@ pub(super) async fn open_download_named(
     headers: HeaderMap,
 ) -> Sent {
     open(&api)?;
-    file(&api, &server, &id, Some(name), &patience, &headers, Audience::Anyone).await
+    file(&api, &server, &id, Some(name), &patience, &headers, None).await
 }
 
 /// A file of another server is not for who asks another server for it.
@@ -105,17 +115,17 @@ async fn file(
     name: Option<String>,
     patience: &Patience,
     headers: &HeaderMap,
-    audience: Audience,
+    asker: Option<&UserId>,
 ) -> Sent {
     local(api, server, patience.allow_remote)?;
-    let record = record(api, server, id, patience.timeout_ms).await?;
+    let record = record(api, asker, server, id, patience.timeout_ms).await?;
     let part = Part {
         etag: id.to_owned(),
         content_type: record.content_type.unwrap_or_else(|| "application/octet-stream".to_owned()),
         name: name.or(record.file_name),
         size: record.size,
         content: Content::File { media: api.media.clone(), server: server.to_owned(), id: id.to_owned() },
-        audience,
+        audience: if asker.is_some() { Audience::Users } else { Audience::Anyone },
     };
     respond(part, headers)
 }
@@ -130,12 +140,12 @@ pub(super) struct Thumbnail {
 
 pub(super) async fn thumbnail(
     State(api): State<Api>,
-    _: Caller,
+    Caller(session): Caller,
     Params((server, id)): Params<(String, String)>,
     Query(query): Query<Thumbnail>,
     headers: HeaderMap,
 ) -> Sent {
-    small(&api, &server, &id, &query, &headers, Audience::Users).await
+    small(&api, &server, &id, &query, &headers, Some(&session.user_id)).await
 }
 
 pub(super) async fn open_thumbnail(
@@ -145,7 +155,7 @@ pub(super) async fn open_thumbnail(
     headers: HeaderMap,
 ) -> Sent {
     open(&api)?;
-    small(&api, &server, &id, &query, &headers, Audience::Anyone).await
+    small(&api, &server, &id, &query, &headers, None).await
 }
 
 async fn small(
@@ -154,7 +164,7 @@ async fn small(
     id: &str,
     query: &Thumbnail,
     headers: &HeaderMap,
-    audience: Audience,
+    asker: Option<&UserId>,
 ) -> Sent {
     let method = match query.method.as_deref() {
         None | Some("scale") => Method::Scale,
@@ -164,7 +174,7 @@ async fn small(
     let (Some(width), Some(height)) = (query.width, query.height) else {
         return Err(ApiError::missing_param("a thumbnail has a width and a height"));
     };
-    let record = record(api, server, id, query.timeout_ms).await?;
+    let record = record(api, asker, server, id, query.timeout_ms).await?;
     let size = Size { width, height, method };
     let made = api.media.thumbnail(server, id, &record, size).await?;
     let ending = if made.content_type == "image/png" { "png" } else { "jpg" };
@@ -174,7 +184,7 @@ async fn small(
         name: Some(format!("thumbnail.{ending}")),
         size: made.bytes.len() as u64,
         content: Content::Bytes(made.bytes),
-        audience,
+        audience: if asker.is_some() { Audience::Users } else { Audience::Anyone },
     };
     respond(part, headers)
 }

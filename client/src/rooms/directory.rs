@@ -11,8 +11,8 @@ use crate::{
 };
 use axum::{Json, Router, extract::State, routing::get};
 use postern_config::Who;
-use postern_rooms::PublicRooms;
-use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, ServerName};
+use postern_rooms::{Asker, Entry, PublicRooms};
+use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -36,13 +36,20 @@ pub fn routes() -> Router<Api> {
     router
 }
 
-async fn resolve_alias(State(api): State<Api>, Params(alias): Params<OwnedRoomAliasId>) -> Answer {
+async fn resolve_alias(
+    State(api): State<Api>,
+    MaybeCaller(session): MaybeCaller,
+    Params(alias): Params<OwnedRoomAliasId>,
+) -> Answer {
     if alias.server_name() != api.rooms.server_name() {
         let (room, servers) = api.elsewhere.alias(&alias).await?;
         return Ok(Json(json!({ "room_id": room, "servers": servers })));
     }
-    let room = api.rooms.resolve_alias(&alias)?;
-    let room = room.ok_or_else(|| ApiError::not_found(format!("the alias {alias} does not exist")))?;
+    let asker = session.as_ref().map(|session| &*session.user_id);
+    let room = match api.rooms.resolve_alias(&alias)? {
+        Some(room) if api.rooms.may_enter(asker, room, Entry::Look)? => room,
+        _ => return Err(ApiError::not_found(format!("the alias {alias} does not exist"))),
+    };
     let mut servers = vec![api.rooms.server_name().to_owned()];
     servers
         .extend(api.rooms.servers_in(room)?.into_iter().filter(|server| server != api.rooms.server_name()));
@@ -169,22 +176,27 @@ struct ListingQuery {
     server: Option<String>,
 }
 
-async fn public_rooms(State(api): State<Api>, _: MaybeCaller, Query(query): Query<ListingQuery>) -> Answer {
+async fn public_rooms(
+    State(api): State<Api>,
+    MaybeCaller(session): MaybeCaller,
+    Query(query): Query<ListingQuery>,
+) -> Answer {
     let ListingQuery { limit, since, server } = query;
-    answer(&api, Listing { limit, since, server, filter: ListingFilter::default() }).await
+    let asker = session.as_ref().map(|session| &*session.user_id);
+    answer(&api, asker, Listing { limit, since, server, filter: ListingFilter::default() }).await
 }
 
 async fn search_public_rooms(
     State(api): State<Api>,
-    _: Caller,
+    Caller(session): Caller,
     Query(query): Query<ListingQuery>,
     Body(mut request): Body<Listing>,
 ) -> Answer {
     request.server = query.server.or(request.server);
-    answer(&api, request).await
+    answer(&api, Some(&session.user_id), request).await
 }
 
-async fn answer(api: &Api, request: Listing) -> Answer {
+async fn answer(api: &Api, asker: Option<&UserId>, request: Listing) -> Answer {
     if let Some(server) =
         request.server.as_deref().filter(|server| *server != api.rooms.server_name().as_str())
     {
@@ -202,7 +214,7 @@ async fn answer(api: &Api, request: Listing) -> Answer {
         return Ok(Json(api.elsewhere.public_rooms(&server, asked).await?));
     }
     let query = PublicRooms { term: request.filter.generic_search_term, types: request.filter.room_types };
-    Ok(Json(api.rooms.public_page(&query, request.since.as_deref(), request.limit)?))
+    Ok(Json(api.rooms.public_page(Asker::User(asker), &query, request.since.as_deref(), request.limit)?))
 }
 
 impl ListingFilter {

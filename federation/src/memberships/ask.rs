@@ -1,6 +1,6 @@
 //! For local users: joining, knocking, leaving and inviting by way of other servers.
 
-use super::serve::stripped;
+use super::serve::{create_content, stripped};
 use crate::{
     Error, Federation, PeerError,
     gaps::{enc, references},
@@ -90,6 +90,14 @@ impl Federation {
             self.0.peers.ask(server, http::Method::PUT, &path, Some(&body), JOIN_PATIENCE).await?;
         if answer.state.len() + answer.auth_chain.len() > STATE_EVENTS {
             return Err(PeerError::BadAnswer("the room is too large".to_owned()).into());
+        }
+        // What the room is, is told only now; nobody here is in it before it is taken over.
+        let create = answer.state.iter().find_map(|event| create_content(event));
+        if let Err(refused) = self.0.rooms.check_entry_elsewhere(user, create.as_deref()) {
+            if let Err(error) = self.leave_by(server, user, room, Map::new()).await {
+                tracing::warn!(%error, %room, "a room that may not be entered cannot be left either");
+            }
+            return Err(refused.into());
         }
         // A restricted room's server has added its signature.
         let join = match &answer.event {

@@ -10,9 +10,9 @@ use axum::{
     extract::State,
     routing::{get, put},
 };
-use postern_graph::event::MembershipKind;
+use postern_graph::{RoomNum, event::MembershipKind};
 use postern_rooms::{
-    Error as RoomsError, Verified,
+    Entry, Error as RoomsError, Verified,
     templates::check_own_membership,
     version::{Version, version},
 };
@@ -40,6 +40,15 @@ pub(super) fn routes() -> Router<Federation> {
         .route(&format!("{v2}/invite/{{room}}/{{event}}"), put(invite))
 }
 
+/// A room that the asking server may know. One that it may not and one that is not here look the same.
+fn known(federation: &Federation, origin: &ServerName, room: &RoomId) -> Result<RoomNum, ApiError> {
+    let rooms = &federation.0.rooms;
+    match rooms.room(room)? {
+        Some(number) if rooms.may_know(origin, number)? => Ok(number),
+        _ => Err(ApiError::not_found("the room is not known to this server")),
+    }
+}
+
 /// Proposes the event of a user of the asking server.
 fn propose(
     federation: &Federation,
@@ -53,8 +62,7 @@ fn propose(
         return Err(ApiError::forbidden("the user is not of the asking server"));
     }
     let rooms = &federation.0.rooms;
-    let number =
-        rooms.room(room)?.ok_or_else(|| ApiError::not_found("the room is not known to this server"))?;
+    let number = known(federation, origin, room)?;
     federation.check_acl(number, origin)?;
     let (room_version, event) = rooms.template(room, user, membership, versions)?;
     Ok(Json(json!({ "room_version": room_version, "event": CanonicalJsonValue::Object(event) })))
@@ -103,12 +111,17 @@ async fn accept(
     membership: MembershipKind,
 ) -> Result<Verified, ApiError> {
     let rooms = &federation.0.rooms;
-    let number =
-        rooms.room(room)?.ok_or_else(|| ApiError::not_found("the room is not known to this server"))?;
+    let number = known(federation, origin, room)?;
     federation.check_acl(number, origin)?;
     let version = rooms.version_of(number)?;
     let mut pdu = verify::parse(pdu)?;
     check_own_membership(&pdu, membership, origin)?;
+    if membership != MembershipKind::Leave
+        && let Some(user) = pdu.get("sender").and_then(CanonicalJsonValue::as_str)
+        && let Ok(user) = UserId::parse(user)
+    {
+        rooms.check_entry(&user, number, Entry::Join)?;
+    }
     check_path(&version, &pdu, room, id)?;
     if membership == MembershipKind::Join && rooms.authorises(&pdu) {
         // The rules of rooms leave it to the server of whoever authorises a join to look at whom it lets in.
@@ -315,6 +328,8 @@ async fn invited(
     {
         federation.check_acl(number, origin)?;
     }
+    let create = invite.invite_room_state.iter().find_map(|event| create_content(event));
+    rooms.check_entry_elsewhere(&target, create.as_deref())?;
     // The sender's server has signed it before this one does.
     federation.verify(&version, pdu.clone()).await.map_err(refused)?;
     rooms.cosign(version.id.as_str(), &mut pdu)?;
@@ -330,6 +345,18 @@ async fn invited(
         rooms.note_membership(room, event, &shown).await?;
     }
     RawValue::from_string(json).map_err(|error| ApiError::internal(&error))
+}
+
+/// The content of a create event.
+pub(super) fn create_content(event: &RawValue) -> Option<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Create {
+        #[serde(rename = "type")]
+        kind: String,
+        content: Box<RawValue>,
+    }
+    let create: Create = serde_json::from_str(event.get()).ok()?;
+    (create.kind == "m.room.create").then_some(create.content)
 }
 
 /// The user a PDU invites, if that is what it does and its sender is of `origin`.

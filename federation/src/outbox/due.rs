@@ -165,6 +165,7 @@ impl Due {
                 }
                 return Ok(None);
             }
+            self.rooms.settled().await?;
             let now = now_ms();
             // Not the number of a commit: after a restore from a backup these are given out again.
             let id = format!("{now}-{:016x}", rand::random::<u64>());

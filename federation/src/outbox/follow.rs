@@ -113,7 +113,7 @@ impl Work<'_> {
             LogEntry::Event { event, pos, sender, .. } => self.event(*event, pos.seq(), *sender),
             LogEntry::Receipt { room, user, private: false } => {
                 let Some(id) = self.local(*user)? else { return Ok(()) };
-                let others = self.outbox.others(self.outbox.0.rooms.servers_in(*room)?);
+                let others = self.outbox.knowing(*room)?;
                 if others.is_empty() {
                     return Ok(());
                 }

@@ -214,16 +214,31 @@ impl Outbox {
                 return;
             }
         }
-        let (room_id, servers) = match (self.0.rooms.room_id(room), self.0.rooms.servers_in(room)) {
-            (Ok(room), Ok(servers)) => (room, servers),
-            (Err(error), _) | (_, Err(error)) => {
+        let told = || Ok::<_, Error>((self.0.rooms.room_id(room)?, self.knowing(room)?));
+        let (room_id, servers) = match told() {
+            Ok(told) => told,
+            Err(error) => {
                 tracing::error!(%error, "other servers were not told who types");
                 return;
             }
         };
-        for server in self.others(servers) {
+        for server in servers {
             self.with_queue(&server, |queue| queue.types(&room_id, user, typing));
         }
+    }
+
+    /// The other servers of a room that may know it.
+    fn knowing(&self, room: RoomNum) -> Result<Vec<OwnedServerName>, Error> {
+        let mut servers = self.others(self.0.rooms.servers_in(room)?);
+        let mut failed = Ok(());
+        servers.retain(|server| {
+            self.0.rooms.may_know(server, room).unwrap_or_else(|error| {
+                failed = Err(error);
+                false
+            })
+        });
+        failed?;
+        Ok(servers)
     }
 
     /// All but this server.

@@ -6,7 +6,7 @@ use postern_rooms::{Event, Rooms};
 use ruma::{ServerName, UserId, events::TimelineEventType};
 use serde_json::value::RawValue;
 
-/// The form in which an event is sent to a server; nothing if it is not.
+/// The form in which an event is sent to a server, once [`Rooms::settled`] says so; nothing if it is not.
 ///
 /// It is sent to servers that were in the room before or after it and were allowed there by the room's access control
 /// list before it: a server that is denied from now on still hears of that. So it does of memberships of its own users,
@@ -31,7 +31,5 @@ pub(super) fn release(
     if !own && !rooms.server_allowed_in(event.record.state_before, destination)? {
         return Ok(None);
     }
-    let json = RawValue::from_string(event.json().to_owned())
-        .map_err(|error| postern_rooms::Error::BadJson(error.to_string()))?;
-    Ok(Some(json))
+    Ok(rooms.released(destination, event)?)
 }

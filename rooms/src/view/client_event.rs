@@ -1,7 +1,7 @@
 //! Events in the form clients get them (specification: room event format).
 
 use crate::{
-    Error, Event,
+    Error, Event, Form,
     rooms::{Rooms, now_ms},
 };
 use postern_graph::{RoomNum, StateKeyNum, UserNum, event::MembershipKind, schema::EventTransactions};
@@ -93,18 +93,19 @@ impl Rooms {
         {
             unsigned.insert("m.relations".to_owned(), relations);
         }
-        self.render(event, unsigned, format)
+        self.render(event, viewer, unsigned, format)
     }
 
     pub(super) fn render(
         &self,
         event: &Event,
+        viewer: &Viewer<'_>,
         unsigned: Map<String, Value>,
         format: Format,
     ) -> Result<Box<RawValue>, Error> {
         let redacts = event.redacts();
         let kind = event.kind().to_string();
-        let with_redacts;
+        let (with_redacts, withheld);
         let mut content = event.content();
         // Clients of either kind find it: in the content (room version 11) and on top.
         if let Some(redacts) = &redacts
@@ -114,6 +115,11 @@ impl Rooms {
             map.insert("redacts".to_owned(), redacts.as_str().into());
             with_redacts = raw(&map)?;
             content = &with_redacts;
+        }
+        if !self.may_read(viewer, event)? {
+            // State and what is named by other events is shown all the same, without what it says.
+            withheld = self.redacted_content(event)?;
+            content = &withheld;
         }
         raw(&ClientEvent {
             content,
@@ -143,7 +149,9 @@ impl Rooms {
             && before != event.num
         {
             let before = self.event(before)?;
-            unsigned.insert("prev_content".to_owned(), before.content_as().unwrap_or_default());
+            if self.may_read(viewer, &before)? {
+                unsigned.insert("prev_content".to_owned(), before.content_as().unwrap_or_default());
+            }
             unsigned.insert("prev_sender".to_owned(), before.sender().as_str().into());
             unsigned.insert("replaces_state".to_owned(), before.id.as_str().into());
         }
@@ -151,7 +159,7 @@ impl Rooms {
             let redaction = self.event(by)?;
             let mut about = Map::new();
             about.insert("age".to_owned(), now_ms().saturating_sub(redaction.origin_server_ts()).into());
-            let shown = self.render(&redaction, about, Format::FULL)?;
+            let shown = self.render(&redaction, viewer, about, Format::FULL)?;
             unsigned.insert(
                 "redacted_because".to_owned(),
                 serde_json::from_str(shown.get()).map_err(|error| Error::BadJson(error.to_string()))?,
@@ -205,13 +213,17 @@ impl Rooms {
         if sender != user {
             events.extend(self.state(room, "m.room.member", sender.as_str())?);
         }
-        events
-            .iter()
-            .map(|event| {
-                RawValue::from_string(event.json().to_owned())
-                    .map_err(|error| Error::BadJson(error.to_string()))
-            })
-            .collect()
+        // What the server may not be told is left out: a redacted name is none.
+        let mut shown = Vec::with_capacity(events.len());
+        for event in events {
+            if self.form_for(user.server_name(), &event)? == Form::Whole {
+                shown.push(
+                    RawValue::from_string(event.json().to_owned())
+                        .map_err(|error| Error::BadJson(error.to_string()))?,
+                );
+            }
+        }
+        Ok(shown)
     }
 }
 

@@ -47,7 +47,7 @@ impl Rooms {
                     let newer = replace.as_ref().is_none_or(|best| {
                         (child.origin_server_ts(), &child.id) > (best.origin_server_ts(), &best.id)
                     });
-                    if fits && newer && child.record.redacted_by.is_none() {
+                    if fits && newer && child.record.redacted_by.is_none() && self.may_read(viewer, &child)? {
                         replace = Some(child);
                     }
                 }
@@ -64,7 +64,7 @@ impl Rooms {
         }
         let mut bundle = Map::new();
         if let Some(edit) = replace {
-            let shown = self.render(&edit, self.unsigned(&edit, viewer)?, Format::FULL)?;
+            let shown = self.render(&edit, viewer, self.unsigned(&edit, viewer)?, Format::FULL)?;
             bundle.insert("m.replace".to_owned(), parse(shown.get())?);
         }
         if !references.is_empty() {

@@ -16,7 +16,7 @@ enum Visibility {
 impl Rooms {
     /// Whether a user may see an event.
     pub fn may_see(&self, viewer: &Viewer<'_>, event: &Event) -> Result<bool, Error> {
-        if !event.record.is_visible() || is_dummy(event) {
+        if !event.record.is_visible() || is_dummy(event) || !self.may_read(viewer, event)? {
             return Ok(false);
         }
         let before = event.record.state_before;

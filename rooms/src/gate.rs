@@ -1,0 +1,281 @@
+//! The gate: who, beyond the rules of rooms, may know what. The rules of a room are the same on all its servers; the gate is
+//! this server's own.
+//!
+//! Everything that leaves this server, or reaches its users, passes here: an event before it is sent or served to another server
+//! ([`Gate::released`]) or shown to a user ([`Gate::may_read`]), an event of another server before it is part of a room
+//! ([`Gate::admitted`]), whoever comes into a room ([`Gate::knows`], [`Gate::may_enter`]). Without a gate, all that the rules
+//! allow passes.
+
+use crate::{Asker, CreateRoom, Draft, Error, Event, Relation, rooms::Rooms, view::Viewer};
+use postern_graph::{RoomNum, schema::MediaReferences};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, RoomId, ServerName, UserId, canonical_json::redact_in_place,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
+
+/// The content key of the salt that keeps a redacted copy from being guessed: with it, nobody who knows the hash of
+/// an event's content can find out by trying what the content was.
+pub const SALT: &str = "io.postern.salt";
+
+/// Types of state that are never sent redacted: other servers could not tell who may do what, that the room is encrypted, or
+/// where it has gone. What stands in them is no secret from any server of the room.
+pub const NEVER_REDACTED: [&str; 10] = [
+    "m.room.create",
+    "m.room.member",
+    "m.room.join_rules",
+    "m.room.power_levels",
+    "m.room.history_visibility",
+    "m.room.third_party_invite",
+    "m.room.encryption",
+    "m.room.policy",
+    "m.room.server_acl",
+    "m.room.tombstone",
+];
+
+/// In which form a server gets an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    Whole,
+    /// As its redacted copy: same id, same signatures, same meaning for the room's state, no content.
+    Redacted,
+    /// Not at all: the server may not know the room.
+    Nothing,
+}
+
+/// How a user comes to know a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// By joining it, or knocking at it.
+    Join,
+    /// By being invited to it.
+    Invite,
+    /// By looking at what a directory or a space says of it.
+    Look,
+}
+
+/// What a gate does later.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// Decides what crosses the border. What it is asked it answers from what is stored and from its policies, at once.
+pub trait Gate: Send + Sync + Debug {
+    /// Whether this server speaks with another one at all now.
+    fn speaks_with(&self, server: &ServerName) -> bool;
+
+    /// Whether a server may know a room and be in it.
+    ///
+    /// # Errors
+    /// The store's.
+    fn knows(&self, rooms: &Rooms, server: &ServerName, room: RoomNum) -> Result<bool, Error>;
+
+    /// In which form a server gets an event of a room. The answer for an event and a server stays the same.
+    ///
+    /// # Errors
+    /// The store's.
+    fn released(&self, rooms: &Rooms, server: &ServerName, event: &Event) -> Result<Form, Error>;
+
+    /// Waits until it is on disk which events were released. Before, none of them may leave.
+    fn settled(&self) -> Later<'_, ()>;
+
+    /// Why an event of another server is not let in. It is then kept in quarantine, and not shown.
+    ///
+    /// # Errors
+    /// The store's.
+    fn admitted(&self, rooms: &Rooms, event: &Event) -> Result<Option<String>, Error>;
+
+    /// Why a user, or somebody who does not say who they are, may not come to know a room.
+    ///
+    /// # Errors
+    /// The store's.
+    fn may_enter(
+        &self,
+        rooms: &Rooms,
+        user: Option<&UserId>,
+        room: RoomNum,
+        entry: Entry,
+    ) -> Result<Option<String>, Error>;
+
+    /// Why a local user may not be in a room of another server, with the content of its create event as far as that is known.
+    fn may_enter_elsewhere(&self, user: &UserId, create: Option<&RawValue>) -> Option<String>;
+
+    /// Whether a user may read an event which the rules of its room let them see.
+    ///
+    /// # Errors
+    /// The store's.
+    fn may_read(&self, rooms: &Rooms, viewer: &Viewer<'_>, event: &Event) -> Result<bool, Error>;
+
+    /// Whether a user or a server may have a file, `server/id`.
+    ///
+    /// # Errors
+    /// The store's.
+    fn may_fetch(&self, rooms: &Rooms, asker: Asker<'_>, media: &str) -> Result<bool, Error>;
+
+    /// A local user wants to create a room: what is asked for may be changed, or refused.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] with the reason.
+    fn creating(&self, rooms: &Rooms, creator: &UserId, request: &mut CreateRoom) -> Result<(), Error>;
+
+    /// A local user wants to say something in a room that was created by `create`: it may be changed, or refused. `related` are
+    /// the events it relates to.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] with the reason.
+    fn saying(
+        &self,
+        rooms: &Rooms,
+        create: &Event,
+        sender: &UserId,
+        draft: &mut Draft,
+        related: &[Arc<Event>],
+    ) -> Result<(), Error>;
+}
+
+impl Rooms {
+    /// From now on `gate` decides what crosses the border.
+    pub fn guard(&self, gate: Arc<dyn Gate>) {
+        // The first stands: there is one border.
+        let _ = self.gate.set(gate);
+    }
+
+    /// The gate, if there is one.
+    #[must_use]
+    pub fn gate(&self) -> Option<&Arc<dyn Gate>> {
+        self.gate.get()
+    }
+
+    /// Whether this server speaks with another one, as far as the gate is concerned.
+    #[must_use]
+    pub fn speaks_with(&self, server: &ServerName) -> bool {
+        self.gate().is_none_or(|gate| gate.speaks_with(server))
+    }
+
+    /// # Errors
+    /// [`Error::Forbidden`] if a local user may not be in a room of another server, with the content of its create event as far
+    /// as that is known.
+    pub fn check_entry_elsewhere(&self, user: &UserId, create: Option<&RawValue>) -> Result<(), Error> {
+        match self.gate().and_then(|gate| gate.may_enter_elsewhere(user, create)) {
+            None => Ok(()),
+            Some(why) => Err(Error::Forbidden(why)),
+        }
+    }
+
+    /// Whether a server may know a room, as far as this server is concerned.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn may_know(&self, server: &ServerName, room: RoomNum) -> Result<bool, Error> {
+        self.gate().map_or(Ok(true), |gate| gate.knows(self, server, room))
+    }
+
+    /// In which form a server gets an event that it may see by the rules of the room.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn form_for(&self, server: &ServerName, event: &Event) -> Result<Form, Error> {
+        self.gate().map_or(Ok(Form::Whole), |gate| gate.released(self, server, event))
+    }
+
+    /// The PDU of an event as a server gets it that may see it by the rules of the room; nothing if it may not know the room.
+    /// It may leave once [`Rooms::settled`] says so.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn released(&self, server: &ServerName, event: &Event) -> Result<Option<Box<RawValue>>, Error> {
+        match self.form_for(server, event)? {
+            Form::Whole => text(event.json().to_owned()).map(Some),
+            Form::Redacted => self.redacted_copy(event).map(Some),
+            Form::Nothing => Ok(None),
+        }
+    }
+
+    /// Whether a user or a server may have a file, `server/id`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn may_fetch(&self, asker: Asker<'_>, media: &str) -> Result<bool, Error> {
+        self.gate().map_or(Ok(true), |gate| gate.may_fetch(self, asker, media))
+    }
+
+    /// The events that show a file, `server/id`, the latest first, at most so many.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn events_showing(&self, media: &str, most: usize) -> Result<Vec<Arc<Event>>, Error> {
+        let shown = self.graph.scan::<MediaReferences, _>(&(media.to_owned(),));
+        shown.reverse().iter().take(most).map(|entry| self.event(entry?.0.1)).collect()
+    }
+
+    /// Waits until what was released may leave.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn settled(&self) -> Result<(), Error> {
+        match self.gate() {
+            Some(gate) => gate.settled().await,
+            None => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Forbidden`] if a user may not come to know a room.
+    pub fn check_entry(&self, user: &UserId, room: RoomNum, entry: Entry) -> Result<(), Error> {
+        match self.gate().map_or(Ok(None), |gate| gate.may_enter(self, Some(user), room, entry))? {
+            None => Ok(()),
+            Some(why) => Err(Error::Forbidden(why)),
+        }
+    }
+
+    /// The same as an answer, for what is left out where it may not be seen.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn may_enter(&self, user: Option<&UserId>, room: RoomNum, entry: Entry) -> Result<bool, Error> {
+        Ok(self.gate().map_or(Ok(None), |gate| gate.may_enter(self, user, room, entry))?.is_none())
+    }
+
+    /// Whether the gate lets a user read an event.
+    pub(crate) fn may_read(&self, viewer: &Viewer<'_>, event: &Event) -> Result<bool, Error> {
+        self.gate().map_or(Ok(true), |gate| gate.may_read(self, viewer, event))
+    }
+
+    /// The redacted copy of an event: it has the same id and still carries its signatures.
+    pub(crate) fn redacted_copy(&self, event: &Event) -> Result<Box<RawValue>, Error> {
+        let mut pdu: CanonicalJsonObject =
+            serde_json::from_str(event.json()).map_err(|error| Error::BadJson(error.to_string()))?;
+        redact_in_place(&mut pdu, &self.version_of(event.record.room)?.rules.redaction, None)
+            .map_err(|error| Error::BadJson(error.to_string()))?;
+        let json = serde_json::to_string(&CanonicalJsonValue::Object(pdu))
+            .map_err(|error| Error::BadJson(error.to_string()))?;
+        text(json)
+    }
+
+    /// What is left of an event's content in its redacted copy.
+    pub(crate) fn redacted_content(&self, event: &Event) -> Result<Box<RawValue>, Error> {
+        #[derive(Deserialize)]
+        struct Copy {
+            content: Box<RawValue>,
+        }
+        let copy: Copy = serde_json::from_str(self.redacted_copy(event)?.get())
+            .map_err(|error| Error::BadJson(error.to_string()))?;
+        Ok(copy.content)
+    }
+
+    /// The events of the same room that an event with this content relates to, as far as they are known.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn related_by(&self, room: &RoomId, content: &RawValue) -> Result<Vec<Arc<Event>>, Error> {
+        let mut related = Vec::new();
+        for id in Relation::in_content(content).iter().flat_map(Relation::targets) {
+            related.extend(self.event_by_id(&id)?.filter(|event| event.room_id == *room));
+        }
+        Ok(related)
+    }
+}
+
+fn text(json: String) -> Result<Box<RawValue>, Error> {
+    RawValue::from_string(json).map_err(|error| Error::BadJson(error.to_string()))
+}
