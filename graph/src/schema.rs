@@ -265,8 +265,8 @@ families! {
     Disclosures = "disclosure": (EventNum, ServerNum) => (u8, u64, u64), Kind::Scan(8);
     /// Decisions, each once: what was asked, what was decided and why; by the first 64 bits of the SHA-256 of these.
     Decisions = "decision": (u64,) => Json<Value>, Kind::Point;
-    /// What was refused, in order: who wanted to do what, and why not. Bounded; the oldest go.
-    Refusals = "refusal": (Seq,) => Json<Value>, Kind::Small;
+    /// What was refused: (when, ms; a number) to who wanted to do what, and why not. Bounded; the oldest go.
+    Refusals = "refusal": (u64, u64) => Json<Value>, Kind::Small;
     /// Events of other servers that were not let in: kept, not shown, until somebody lets them in.
     Quarantine = "quarantine": (EventNum,) => Json<Value>, Kind::Small;
     /// The clearances that administrators gave: (0 user, 1 device; name).
