@@ -1,0 +1,345 @@
+//! A set of policies, read and checked as a whole.
+//!
+//! A set is the rail, what comes with Postern ([`Base`]), and the operator's texts. It is either valid altogether or
+//! refused. Each policy has an id that stays: that of its `@id("…")`, else the name of its text and its number there.
+//!
+//! > **Invariant.** The rail is in every set: one `forbid` for each of [`Action::RAILED`], unless `context.dominates`.
+//! > A `forbid` wins over every `permit`, and an id of the rail cannot be taken by another policy.
+
+use super::{
+    limits::{LONGEST_ID, LONGEST_NAME, MOST_RULES, MOST_TEXT, MOST_TEXTS},
+    problem::{Problem, Refused, Severity, place},
+    question::Action,
+    schema::KNOWN,
+};
+use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, ValidationMode, Validator};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    str::FromStr,
+};
+
+/// What `base.cedar` is called among texts.
+const BASE: (&str, &str) = ("base.cedar", include_str!("../../policies/base.cedar"));
+const PEERS: (&str, &str) = ("peers.cedar", include_str!("../../policies/peers.cedar"));
+const OPEN: (&str, &str) = ("open.cedar", include_str!("../../policies/open.cedar"));
+
+/// Ids that begin so are not for the operator's policies.
+const RESERVED: [&str; 2] = ["rail-", "base-"];
+
+/// What crosses the boundary before the operator has said anything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Base {
+    /// Nothing: every way across is permitted by a policy of the operator.
+    Closed,
+    /// To and from accredited servers of the peer table.
+    #[default]
+    Peers,
+    /// As [`Self::Peers`], and what has no label to and from any server, as everywhere in Matrix.
+    Open,
+}
+
+impl Base {
+    fn texts(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Closed => &[BASE],
+            Self::Peers => &[BASE, PEERS],
+            Self::Open => &[BASE, PEERS, OPEN],
+        }
+    }
+}
+
+/// Policies as text, under a name that problems and ids are told by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    pub name: String,
+    pub text: String,
+}
+
+/// Names a set: SHA-256 over its policies in the order of their ids, whatever they are written in and however they are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Revision(pub [u8; 32]);
+
+/// In hexadecimal.
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What a policy is known by.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub id: String,
+    /// Does it permit, or forbid?
+    pub permits: bool,
+    /// What `@reason("…")` says, for people.
+    pub reason: Option<String>,
+    /// The name of its text; `rail` for the rail.
+    pub file: String,
+    /// Where it begins there, from 1.
+    pub line: usize,
+    pub(super) policy: Policy,
+}
+
+/// A valid set of policies.
+pub struct RuleSet {
+    rules: BTreeMap<String, Rule>,
+    /// For each action, those of the policies whose scope has it.
+    by_action: HashMap<Action, PolicySet>,
+    revision: Revision,
+    warnings: Vec<Problem>,
+}
+
+impl fmt::Debug for RuleSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RuleSet({} policies, {})", self.rules.len(), self.revision)
+    }
+}
+
+impl RuleSet {
+    /// Reads the base and the operator's texts.
+    ///
+    /// # Errors
+    /// [`Refused`] with everything that is wrong: text that is no policy, what the schema does not have, ids that are
+    /// taken twice or not for the operator, templates, and sets beyond [`limits`](super::limits).
+    pub fn build(base: Base, texts: &[Text]) -> Result<Self, Refused> {
+        let mut reading = Reading::default();
+        let rail = rail();
+        reading.read("rail", &rail, true);
+        for (name, text) in base.texts() {
+            reading.read(name, text, true);
+        }
+        reading.read_all(texts);
+        reading.finish()
+    }
+
+    /// Names the set.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// In the order of their ids.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.values()
+    }
+
+    /// The policy with this id.
+    pub fn rule(&self, id: &str) -> Option<&Rule> {
+        self.rules.get(id)
+    }
+
+    /// What is suspicious, but no reason to refuse the set.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// The policies that can have to do with an action.
+    pub(super) fn for_action(&self, action: Action) -> Option<&PolicySet> {
+        self.by_action.get(&action)
+    }
+}
+
+/// All that is wrong with the operator's texts, errors and warnings, in the order of files and lines.
+pub fn check(base: Base, texts: &[Text]) -> Vec<Problem> {
+    match RuleSet::build(base, texts) {
+        Ok(set) => set.warnings,
+        Err(Refused(problems)) => problems,
+    }
+}
+
+/// Nothing goes to anyone, or comes from anyone, whose clearance does not dominate its label.
+fn rail() -> String {
+    let rule = |action: &Action| {
+        format!(
+            "@id(\"rail-{action}\")\n@reason(\"the clearance does not dominate the label\")\n\
+             forbid (principal, action == Action::\"{action}\", resource) unless {{ context.dominates }};\n"
+        )
+    };
+    Action::RAILED.iter().map(rule).collect()
+}
+
+/// A policy and where it stands, before it is known to be valid.
+struct Found<'t> {
+    rule: Rule,
+    text: &'t str,
+    /// In bytes.
+    start: usize,
+}
+
+#[derive(Default)]
+struct Reading<'t> {
+    found: BTreeMap<String, Found<'t>>,
+    problems: Vec<Problem>,
+    rules: usize,
+}
+
+impl<'t> Reading<'t> {
+    fn read_all(&mut self, texts: &'t [Text]) {
+        if texts.len() > MOST_TEXTS {
+            self.problems.push(Problem::whole(
+                "policies",
+                format!("{} texts: no more than {MOST_TEXTS} are read", texts.len()),
+            ));
+            return;
+        }
+        let size: usize = texts.iter().map(|text| text.text.len()).sum();
+        if size > MOST_TEXT {
+            self.problems.push(Problem::whole(
+                "policies",
+                format!("{size} bytes of policies: no more than {MOST_TEXT} are read"),
+            ));
+            return;
+        }
+        let mut names = std::collections::HashSet::new();
+        for Text { name, text } in texts {
+            if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+                let reason =
+                    format!("a name of a text is 1 to {LONGEST_NAME} bytes without control characters");
+                self.problems.push(Problem::whole(&name.escape_debug().to_string(), reason));
+            } else if !names.insert(name) {
+                self.problems.push(Problem::whole(name, "there is another text of this name"));
+            } else {
+                self.read(name, text, false);
+            }
+        }
+    }
+
+    /// Takes in the policies of one text. `ours` came with Postern.
+    fn read(&mut self, name: &str, text: &'t str, ours: bool) {
+        let set = match PolicySet::from_str(text) {
+            Ok(set) => set,
+            Err(errors) => {
+                self.problems.extend(errors.iter().map(|error| Problem::parse(name, text, error)));
+                return;
+            }
+        };
+        for template in set.templates() {
+            let reason = "a template (with ?principal or ?resource) is not a policy: name what it is about";
+            self.problems.push(Problem::at(
+                name,
+                text,
+                template.as_ref().loc().map_or(0, |loc| loc.start()),
+                reason,
+            ));
+        }
+        let mut policies: Vec<_> = set
+            .policies()
+            .map(|policy| (policy.as_ref().loc().map_or(0, |loc| loc.start()), policy))
+            .collect();
+        policies.sort_by_key(|(start, _)| *start);
+        self.rules += policies.len();
+        if self.rules > MOST_RULES {
+            let reason = format!("with this text there are more than {MOST_RULES} policies");
+            self.problems.push(Problem::whole(name, reason));
+            return;
+        }
+        for (number, (start, policy)) in policies.into_iter().enumerate() {
+            self.take(name, text, ours, number + 1, start, policy);
+        }
+    }
+
+    fn take(&mut self, name: &str, text: &'t str, ours: bool, number: usize, start: usize, policy: &Policy) {
+        let id = policy.annotation("id").map_or_else(|| format!("{name}:{number}"), str::to_owned);
+        let mut refuse = |reason: String| {
+            self.problems.push(Problem::at(name, text, start, reason).of_rule(&id));
+        };
+        if id.is_empty() || id.len() > LONGEST_ID || id.chars().any(char::is_control) {
+            return refuse(format!("an id is 1 to {LONGEST_ID} bytes without control characters"));
+        }
+        if !ours && let Some(reserved) = RESERVED.iter().find(|reserved| id.starts_with(**reserved)) {
+            return refuse(format!("ids that begin with {reserved:?} are for what comes with Postern"));
+        }
+        if let Some(other) = self.found.get(&id) {
+            return refuse(format!(
+                "this id is taken by the policy in {}:{}",
+                other.rule.file, other.rule.line
+            ));
+        }
+        let rule = Rule {
+            permits: policy.effect() == Effect::Permit,
+            reason: policy.annotation("reason").map(str::to_owned),
+            file: name.to_owned(),
+            line: place(text, start).0,
+            policy: policy.new_id(PolicyId::new(&id)),
+            id: id.clone(),
+        };
+        self.found.insert(id, Found { rule, text, start });
+    }
+
+    /// Checks all against the schema.
+    fn finish(mut self) -> Result<RuleSet, Refused> {
+        let policies = self.found.values().map(|found| found.rule.policy.clone());
+        match PolicySet::from_policies(policies) {
+            Ok(set) => {
+                let result = Validator::new(KNOWN.schema.clone()).validate(&set, ValidationMode::Strict);
+                for error in result.validation_errors() {
+                    self.problem(error.policy_id(), |file, text, start| {
+                        Problem::invalid(file, text, start, error)
+                    });
+                }
+                for warning in result.validation_warnings() {
+                    self.problem(warning.policy_id(), |file, text, start| {
+                        Problem::warning(file, text, start, warning)
+                    });
+                }
+            }
+            Err(error) => self.problems.push(Problem::whole("policies", error.to_string())),
+        }
+        self.problems.sort();
+        if self.problems.iter().any(|problem| problem.severity == Severity::Error) {
+            return Err(Refused(self.problems));
+        }
+        let rules: BTreeMap<_, _> = self.found.into_iter().map(|(id, found)| (id, found.rule)).collect();
+        let revision = revision(&rules)?;
+        let mut by_action = HashMap::new();
+        for action in Action::ALL {
+            let policies = rules.values().map(|rule| &rule.policy).filter(|policy| has(policy, *action));
+            let set = PolicySet::from_policies(policies.cloned())
+                .map_err(|error| Refused::whole("policies", error.to_string()))?;
+            by_action.insert(*action, set);
+        }
+        Ok(RuleSet { rules, by_action, revision, warnings: self.problems })
+    }
+
+    fn problem(&mut self, id: &PolicyId, problem: impl Fn(&str, &str, usize) -> Problem) {
+        let id: &str = id.as_ref();
+        let problem = match self.found.get(id) {
+            Some(found) => problem(&found.rule.file, found.text, found.start).of_rule(id),
+            None => problem("policies", "", 0).of_rule(id),
+        };
+        self.problems.push(problem);
+    }
+}
+
+/// Does the scope of a policy have this action, itself or in a group?
+pub(super) fn has(policy: &Policy, action: Action) -> bool {
+    let named = |uid: &cedar_policy::EntityUid| {
+        let name: &str = uid.id().unescaped();
+        name == action.as_str() || (name == "admin" && action.as_str().starts_with("admin."))
+    };
+    match policy.action_constraint() {
+        ActionConstraint::Any => true,
+        ActionConstraint::Eq(uid) => named(&uid),
+        ActionConstraint::In(uids) => uids.iter().any(named),
+    }
+}
+
+fn revision(rules: &BTreeMap<String, Rule>) -> Result<Revision, Refused> {
+    let mut hash = Sha256::new();
+    hash.update(b"io.postern.policies.revision.v1\0");
+    for (id, rule) in rules {
+        let json = rule
+            .policy
+            .to_json()
+            .map_err(|error| Refused(vec![Problem::whole(&rule.file, error.to_string()).of_rule(id)]))?;
+        for part in [id.as_bytes(), json.to_string().as_bytes()] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+    }
+    Ok(Revision(hash.finalize().into()))
+}
