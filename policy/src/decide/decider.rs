@@ -8,18 +8,22 @@ use super::{
 };
 use arc_swap::ArcSwap;
 use cedar_policy::{Authorizer, Decision as CedarDecision};
+use serde::{Deserialize, Serialize};
 use std::sync::{Arc, LazyLock};
 
-static AUTHORIZER: LazyLock<Authorizer> = LazyLock::new(Authorizer::new);
+pub(super) static AUTHORIZER: LazyLock<Authorizer> = LazyLock::new(Authorizer::new);
 
 /// What a set of policies answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Answer {
     pub allowed: bool,
     /// The ids of the policies that decided, in their order: every `forbid` that applied, else every `permit` that
     /// did. Empty where nothing permits it.
+    #[serde(default)]
     pub rules: Vec<String>,
     /// What could not be evaluated. Not empty: denied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
     /// Of the set that answered.
     pub revision: Revision,

@@ -7,6 +7,7 @@
 //! > A `forbid` wins over every `permit`, and an id of the rail cannot be taken by another policy.
 
 use super::{
+    bundle::Digest256,
     limits::{LONGEST_ID, LONGEST_NAME, MOST_RULES, MOST_TEXT, MOST_TEXTS},
     problem::{Problem, Refused, Severity, place},
     question::Action,
@@ -53,22 +54,16 @@ impl Base {
 }
 
 /// Policies as text, under a name that problems and ids are told by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Text {
     pub name: String,
     pub text: String,
 }
 
-/// Names a set: SHA-256 over its policies in the order of their ids, whatever they are written in and however they are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Revision(pub [u8; 32]);
-
-/// In hexadecimal.
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
+/// Names a set: SHA-256 over its policies in the order of their ids, however they are laid out and over however many
+/// texts they are spread.
+pub type Revision = Digest256;
 
 /// What a policy is known by.
 #[derive(Debug, Clone)]
@@ -341,5 +336,5 @@ fn revision(rules: &BTreeMap<String, Rule>) -> Result<Revision, Refused> {
             hash.update(part);
         }
     }
-    Ok(Revision(hash.finalize().into()))
+    Ok(Digest256(hash.finalize().into()))
 }
