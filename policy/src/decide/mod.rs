@@ -32,3 +32,4 @@ pub use recorded::{Change, RecordError, Recorded, Replay, diff, replay};
 pub use rules::{Base, Revision, Rule, RuleSet, Text, check};
 pub use schema::{SCHEMA, Unfit};
 pub use sources::{BUNDLE_ENDING, Handed, Loaded, Sources, TEXT_ENDING, read};
+pub(crate) use sources::{read_bounded, read_one};
