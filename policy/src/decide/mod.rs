@@ -17,6 +17,8 @@ mod schema;
 mod sources;
 
 #[cfg(test)]
+mod samples;
+#[cfg(test)]
 mod tests;
 
 pub use bundle::{Accepted, Bundle, BundleError, Digest256, FORMAT, Keys, Verified, public_key};
