@@ -468,3 +468,144 @@ fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    }
+
+    /// Runs a command line in a directory; gives what it printed, errors last.
+    fn policy(directory: &Path, line: &str, input: &str) -> (Exit, String) {
+        let words = line.split(' ').map(|word| match word.strip_prefix('@') {
+            Some(file) => directory.join(file).display().to_string(),
+            None => word.to_owned(),
+        });
+        let line = Line::try_parse_from(["policy".to_owned()].into_iter().chain(words)).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let exit = run(&line.command, &mut input.as_bytes(), &mut out, &mut err);
+        out.extend(err);
+        (exit, String::from_utf8(out).unwrap())
+    }
+
+    fn directory() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("site")).unwrap();
+        put(
+            directory.path(),
+            "site/a.cedar",
+            "@id(\"none\") forbid (principal is Server, action, resource);\n",
+        );
+        directory
+    }
+
+    fn put(directory: &Path, name: &str, text: &str) {
+        std::fs::write(directory.join(name), text).unwrap();
+    }
+
+    const QUESTION: &str = r#"{"principal":{"server":{"name":"b.example","accredited":true}},"action":"release","resource":{"room":{"id":"!r"}},"context":{"dominates":true,"via":"transaction","direction":"out"}}"#;
+
+    fn recorded(allowed: bool) -> String {
+        let revision = "0".repeat(64);
+        format!(
+            "{{\"v\":1,\"question\":{QUESTION},\"answer\":{{\"allowed\":{allowed},\"revision\":\"{revision}\"}}}}\n"
+        )
+    }
+
+    #[test]
+    fn check_says_what_is_wrong_and_where() {
+        let directory = directory();
+        let (exit, said) = policy(directory.path(), "check @site", "");
+        assert!(exit == Exit::Fine && said.contains("revision"), "{said}");
+        put(
+            directory.path(),
+            "site/b.cedar",
+            "\nforbid (principal, action, resource) when { context.houer > 1 };",
+        );
+        let (exit, said) = policy(directory.path(), "check @site", "");
+        assert!(
+            exit == Exit::Found && said.contains("b.cedar:2:45") && said.contains("did you mean `hour`"),
+            "{said}"
+        );
+        assert_eq!(policy(directory.path(), "check @nowhere", "").0, Exit::Failed);
+    }
+
+    #[test]
+    fn test_fails_with_a_case() {
+        let directory = directory();
+        let case = "[[case]]\nname = \"b\"\nexpect = \"deny\"\naction = \"release\"\n\
+            principal.server = { name = \"b.example\", accredited = true }\n\
+            resource.room = { id = \"!r\" }\ncontext = { dominates = true }\n";
+        put(directory.path(), "cases.toml", case);
+        let (exit, said) = policy(directory.path(), "test @site @cases.toml", "");
+        assert!(exit == Exit::Fine && said.ends_with("1 of 1 cases passed\n"), "{said}");
+        put(directory.path(), "cases.toml", &case.replace("deny", "allow"));
+        let (exit, said) = policy(directory.path(), "test @site @cases.toml", "");
+        assert!(exit == Exit::Found && said.contains("FAILED  b: denied by none"), "{said}");
+    }
+
+    #[test]
+    fn explain_reads_a_question_bare_or_recorded() {
+        let directory = directory();
+        for question in [QUESTION, &recorded(true)] {
+            let (exit, said) = policy(directory.path(), "explain @site", question);
+            assert!(exit == Exit::Fine && said.contains("by forbid \"none\" (a.cedar:1)"), "{said}");
+        }
+        let (exit, said) = policy(directory.path(), "explain @site --json", QUESTION);
+        let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!((exit, &json["answer"]["allowed"]), (Exit::Fine, &false.into()));
+        assert_eq!(policy(directory.path(), "explain @site", "{}").0, Exit::Failed);
+    }
+
+    #[test]
+    fn diff_and_replay_find_what_changes() {
+        let directory = directory();
+        std::fs::create_dir(directory.path().join("empty")).unwrap();
+        put(directory.path(), "recorded.jsonl", &format!("{}\n{}", recorded(true), recorded(false)));
+        let (exit, said) = policy(directory.path(), "diff @empty @site @recorded.jsonl", "");
+        assert!(exit == Exit::Found && said.contains("2 of 2 decisions change"), "{said}");
+        let (exit, said) = policy(directory.path(), "replay @site @recorded.jsonl", "");
+        assert!(exit == Exit::Found && said.starts_with("1: denied now by none"), "{said}");
+        assert!(said.contains("1 of 2 decisions change"), "{said}");
+        let (exit, _) = policy(directory.path(), "diff @site @site @recorded.jsonl", "");
+        assert_eq!(exit, Exit::Fine);
+        put(directory.path(), "recorded.jsonl", &format!("{}oops\n", recorded(true)));
+        let (exit, said) = policy(directory.path(), "replay @site @recorded.jsonl", "");
+        assert!(exit == Exit::Failed && said.contains("line 2"), "{said}");
+    }
+
+    #[test]
+    fn a_bundle_is_signed_by_two_verified_and_followed() {
+        let directory = directory();
+        let at = directory.path();
+        let key = |name: &str| {
+            let (exit, public) = policy(at, &format!("key @{name}.key"), "");
+            assert_eq!(exit, Exit::Fine);
+            format!("--key ed25519:{name}={}", public.trim())
+        };
+        let keys = format!("{} {} --keys-needed 2", key("one"), key("two"));
+        assert_eq!(policy(at, "key @one.key", "").0, Exit::Failed, "a key is not overwritten");
+        let sign = |line: &str, file: &str| {
+            let (exit, said) = policy(at, line, "");
+            assert_eq!(exit, Exit::Fine, "{said}");
+            put(at, file, &said);
+        };
+        sign("sign @site --secret @one.key --id ed25519:one", "v1.bundle.json");
+        let (exit, said) = policy(at, &format!("verify @v1.bundle.json {keys}"), "");
+        assert!(exit == Exit::Found && said.contains("1 of the configured keys signed it; 2 must"), "{said}");
+        sign("sign @v1.bundle.json --secret @two.key --id ed25519:two", "v1.bundle.json");
+        let (exit, said) = policy(at, &format!("check @v1.bundle.json --require-signed {keys}"), "");
+        assert!(exit == Exit::Fine && said.contains("bundle version 1"), "{said}");
+        sign("sign @site --secret @one.key --id ed25519:one --after @v1.bundle.json", "v2.bundle.json");
+        sign("sign @v2.bundle.json --secret @two.key --id ed25519:two", "v2.bundle.json");
+        let (exit, said) = policy(at, &format!("verify @v2.bundle.json --after @v1.bundle.json {keys}"), "");
+        assert!(exit == Exit::Fine && said.contains("version 2"), "{said}");
+        let (exit, said) = policy(at, &format!("verify @v1.bundle.json --after @v2.bundle.json {keys}"), "");
+        assert!(exit == Exit::Found && said.contains("versions must increase"), "{said}");
+    }
+}

@@ -142,3 +142,49 @@ impl Case {
         CaseResult { name: self.name.clone(), expect: self.expect, answer, missing }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::samples::set;
+
+    const CASE: &str = "[[case]]
+name = \"a partner gets the room\"
+expect = \"allow\"
+rules = [\"base-peer\"]
+action = \"release\"
+principal.server = { name = \"b.example\", accredited = true }
+resource.room = { id = \"!ops:hq.example\" }
+context = { dominates = true }
+";
+
+    fn result(text: &str) -> CaseResult {
+        Cases::parse(text).unwrap().run(&set(Base::Peers, "")).remove(0)
+    }
+
+    #[test]
+    fn a_case_passes_by_its_answer_and_the_policies_that_decided() {
+        assert!(result(CASE).passed());
+        let denied = result(&CASE.replace("dominates = true", ""));
+        assert!(!denied.passed());
+        assert_eq!(
+            denied.to_string(),
+            "FAILED  a partner gets the room: denied by rail-release; not by base-peer"
+        );
+        assert!(!result(&CASE.replace("\"allow\"", "\"deny\"")).passed());
+    }
+
+    #[test]
+    fn a_denial_for_a_question_that_cannot_be_asked_is_no_pass() {
+        let unfit =
+            CASE.replace("\"allow\"", "\"deny\"").replace("release", "send").replace("[\"base-peer\"]", "[]");
+        assert!(!result(&unfit).passed());
+    }
+
+    #[test]
+    fn a_slip_in_a_file_of_cases_is_an_error_with_its_line() {
+        let error = Cases::parse(&CASE.replace("accredited", "acredited")).unwrap_err().to_string();
+        assert!(error.contains("line 6") && error.contains("acredited"), "{error}");
+        assert_eq!(Cases::parse("case = []"), Err(CasesError::Number));
+    }
+}

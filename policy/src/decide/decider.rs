@@ -1,6 +1,7 @@
 //! The decision itself: the policies in force, and a candidate beside them.
 
 use super::{
+    explain::Explanation,
     problem::Refused,
     question::Question,
     rules::{Base, Revision, RuleSet, Text},
@@ -118,6 +119,11 @@ impl Decider {
         let asked = Asked::of(question);
         let answer = |set: &Arc<RuleSet>| set.answer_to(question, &asked);
         Decision { enforced: answer(&now.enforced), shadow: now.shadow.as_ref().map(answer) }
+    }
+
+    /// Why the policies in force decide so: see [`RuleSet::explain`].
+    pub fn explain(&self, question: &Question) -> Explanation {
+        self.0.load().enforced.explain(question)
     }
 }
 

@@ -217,3 +217,41 @@ impl fmt::Display for Explanation {
         write!(f, "  policies {}", self.answer.revision)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::{Action, Base, Kind, samples::*};
+
+    fn outcome_of(policy: &str) -> Outcome {
+        let set = set(Base::Peers, policy);
+        let explanation = set.explain(&ask(partner(), Action::Release, event(Kind::Message)));
+        explanation.rules.into_iter().find(|rule| rule.id == "own.cedar:1").unwrap().outcome
+    }
+
+    #[test]
+    fn the_first_part_that_does_not_fit_is_the_reason() {
+        let unmet = "permit (principal, action, resource is Event)
+            when { resource.size > 1 && resource.size < 100 && context.encrypted };";
+        assert_eq!(outcome_of(unmet), Outcome::Unmet { condition: "resource.size < 100".to_owned() });
+        let excepted = "forbid (principal is Server, action, resource)
+            unless { context.encrypted || principal.federations.contains(\"coalition\") };";
+        let condition = "principal.federations.contains(\"coalition\")".to_owned();
+        assert_eq!(outcome_of(excepted), Outcome::Excepted { condition });
+        let other = "permit (principal, action, resource == Room::\"!x\");";
+        assert_eq!(outcome_of(other), Outcome::OutOfScope { scope: "resource == Room::\"!x\"".to_owned() });
+        let guarded =
+            "forbid (principal, action, resource) when { context has reason && context.reason == \"\" };";
+        assert_eq!(outcome_of(guarded), Outcome::Unmet { condition: "context has reason".to_owned() });
+        let failed = "forbid (principal, action, resource is Event)
+            when { resource.size * 9223372036854775807 > 0 };";
+        assert!(matches!(outcome_of(failed), Outcome::Failed { error, .. } if error.contains("overflow")));
+    }
+
+    #[test]
+    fn what_nothing_permits_is_said_to_be_so() {
+        let shown =
+            set(Base::Closed, "").explain(&ask(partner(), Action::Release, event(Kind::Message))).to_string();
+        assert!(shown.contains("because nothing permits it"), "{shown}");
+    }
+}

@@ -116,8 +116,24 @@ impl Problem {
         {
             reason = rest.to_owned();
         }
-        Self::at(file, text, offset, reason.replace('\n', " "))
+        Self::at(file, text, offset, visible(&reason))
     }
+}
+
+/// What Cedar says may quote the text: on one line, and with what a terminal would act upon spelt out.
+fn visible(reason: &str) -> String {
+    let mut shown = String::with_capacity(reason.len());
+    for char in reason.chars() {
+        match char {
+            '\n' => shown.push(' '),
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                shown.extend(char.escape_unicode());
+            }
+            _ if char.is_control() => shown.extend(char.escape_unicode()),
+            _ => shown.push(char),
+        }
+    }
+    shown
 }
 
 /// Line and column of a byte, both from 1.

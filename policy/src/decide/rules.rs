@@ -17,7 +17,7 @@ use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, Valida
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     str::FromStr,
 };
@@ -189,7 +189,7 @@ impl<'t> Reading<'t> {
             ));
             return;
         }
-        let mut names = std::collections::HashSet::new();
+        let mut names = HashSet::new();
         for Text { name, text } in texts {
             if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
                 let reason =
@@ -271,12 +271,18 @@ impl<'t> Reading<'t> {
         match PolicySet::from_policies(policies) {
             Ok(set) => {
                 let result = Validator::new(KNOWN.schema.clone()).validate(&set, ValidationMode::Strict);
+                let mut wrong = HashSet::new();
                 for error in result.validation_errors() {
+                    wrong.insert(error.policy_id());
                     self.problem(error.policy_id(), |file, text, start| {
                         Problem::invalid(file, text, start, error)
                     });
                 }
                 for warning in result.validation_warnings() {
+                    // That it never applies follows from what is wrong with it.
+                    if wrong.contains(warning.policy_id()) {
+                        continue;
+                    }
                     self.problem(warning.policy_id(), |file, text, start| {
                         Problem::warning(file, text, start, warning)
                     });
@@ -337,4 +343,129 @@ fn revision(rules: &BTreeMap<String, Rule>) -> Result<Revision, Refused> {
         }
     }
     Ok(Digest256(hash.finalize().into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::samples::text;
+
+    fn problems(texts: &[(&str, &str)]) -> Vec<String> {
+        let texts: Vec<_> = texts.iter().map(|(name, policy)| text(name, policy)).collect();
+        check(Base::Peers, &texts).iter().map(Problem::to_string).collect()
+    }
+
+    fn revision_of(texts: &[(&str, &str)]) -> Revision {
+        let texts: Vec<_> = texts.iter().map(|(name, policy)| text(name, policy)).collect();
+        RuleSet::build(Base::Peers, &texts).unwrap().revision()
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once_with_its_place() {
+        let found = problems(&[
+            (
+                "a.cedar",
+                "forbid (principal, action, resource is Event)\n  when { resource.kind == Kind::\"mesage\" };",
+            ),
+            ("b.cedar", "permit (principal, action == Action::\"relase\", resource);\n"),
+            ("c.cedar", "\n  permit (principal, action"),
+            (
+                "d.cedar",
+                "forbid (principal is User, action, resource) when { principal.clearance == \"A\" };",
+            ),
+        ]);
+        let expected = [
+            ("a.cedar:2:27: policy \"a.cedar:1\": ", "mesage"),
+            ("b.cedar:1:", "did you mean `Action::\"release\"`"),
+            ("c.cedar:2:28: ", "unexpected end of input"),
+            ("d.cedar:1:", "clearance"),
+        ];
+        for (place, reason) in expected {
+            assert!(
+                found.iter().any(|one| one.starts_with(place) && one.contains(reason)),
+                "{place}: {found:#?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_column_counts_characters() {
+        let found =
+            problems(&[("a.cedar", "permit (principal, action, resource) when { \"é😀\" == contxt };")]);
+        assert!(found[0].starts_with("a.cedar:1:53: "), "{found:?}");
+    }
+
+    #[test]
+    fn ids_are_unique_and_not_those_of_postern() {
+        let any = "(principal, action, resource);";
+        let found = problems(&[
+            ("a.cedar", &format!("@id(\"x\") forbid {any}\n@id(\"x\") forbid {any}")),
+            ("b.cedar", &format!("@id(\"rail-release\") forbid {any} @id(\"base-mine\") forbid {any}")),
+            ("c.cedar", &format!("@id(\"\") forbid {any}")),
+            ("d.cedar", &format!("@id(\"a\\nb\") forbid {any}")),
+            ("a.cedar", &format!("forbid {any}")),
+        ]);
+        assert_eq!(found.len(), 6, "{found:#?}");
+        assert!(
+            found
+                .iter()
+                .any(|one| one.contains("a.cedar:2:1") && one.contains("taken by the policy in a.cedar:1"))
+        );
+        assert!(found.iter().any(|one| one.contains("another text of this name")));
+    }
+
+    #[test]
+    fn a_policy_without_an_id_is_named_by_its_text_and_number() {
+        let policies = "permit (principal, action, resource);\nforbid (principal, action, resource);";
+        let set = RuleSet::build(Base::Closed, &[text("site.cedar", policies)]).unwrap();
+        let second = set.rule("site.cedar:2").unwrap();
+        assert_eq!((second.permits, second.line), (false, 2));
+    }
+
+    #[test]
+    fn templates_and_what_never_applies_are_refused() {
+        let found = problems(&[
+            ("a.cedar", "permit (principal == ?principal, action, resource);"),
+            ("b.cedar", "forbid (principal is Link, action == Action::\"send\", resource);"),
+            ("c.cedar", "forbid (principal, action, resource) when { false };"),
+        ]);
+        assert!(found.iter().any(|one| one.starts_with("a.cedar") && one.contains("template")), "{found:#?}");
+        for file in ["b.cedar", "c.cedar"] {
+            assert!(found.iter().any(|one| one.starts_with(file) && !one.contains("warning")), "{found:#?}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_shown_in_another_order_than_it_is_read_is_refused() {
+        let found = problems(&[(
+            "a.cedar",
+            "forbid (principal, action, resource) when { context.guard.contains(\"x\u{202e}y\") };",
+        )]);
+        assert!(found[0].contains("BIDI") && found[0].contains("x\\u{202e}y"), "{found:?}");
+    }
+
+    #[test]
+    fn bounds_hold() {
+        let many: Vec<_> = (0..=MOST_TEXTS).map(|n| text(&n.to_string(), "")).collect();
+        assert!(check(Base::Peers, &many)[0].reason.contains("no more than"));
+        assert!(
+            check(Base::Peers, &[text("a", &" ".repeat(MOST_TEXT + 1))])[0].reason.contains("no more than")
+        );
+        assert!(check(Base::Peers, &[text("", "")])[0].reason.contains("name"));
+        let deep = format!("permit (principal, action, resource) when {{ {}true }};", "!(".repeat(20_000));
+        assert!(!check(Base::Peers, &[text("a", &deep)]).is_empty());
+    }
+
+    #[test]
+    fn the_revision_is_of_what_policies_say_and_not_of_their_layout() {
+        let one = "@id(\"one\") forbid (principal, action, resource) when { context.hour > 3 };";
+        let two = "@id(\"two\") permit (principal, action, resource);";
+        let both = revision_of(&[("a.cedar", &format!("{one}\n{two}"))]);
+        let spread = one.replace(" when", "\n// why\n  when");
+        assert_eq!(revision_of(&[("b.cedar", two), ("c.cedar", &spread)]), both);
+        assert_ne!(revision_of(&[("a.cedar", one)]), both);
+        assert_ne!(revision_of(&[("a.cedar", &format!("{}\n{two}", one.replace('3', "4")))]), both);
+        assert_ne!(revision_of(&[("a.cedar", &format!("{}\n{two}", one.replace("one", "uno")))]), both);
+        assert_ne!(RuleSet::build(Base::Open, &[]).unwrap().revision(), revision_of(&[]));
+    }
 }

@@ -152,3 +152,83 @@ pub(crate) fn read_bounded(path: &Path, most: usize) -> Result<Vec<u8>, String> 
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::{public_key, samples::text};
+    use ed25519_dalek::SigningKey;
+
+    const FORBID: &str = "@id(\"nothing\") forbid (principal, action, resource);";
+
+    fn signed(version: u64) -> Vec<u8> {
+        let mut bundle = Bundle::new(version, 1, None, vec![text("a.cedar", FORBID)]);
+        bundle.sign("ed25519:one", &SigningKey::from_bytes(&[1; 32])).unwrap();
+        bundle.to_json().into_bytes()
+    }
+
+    fn sources(directory: &Path, require_signed: bool) -> Sources {
+        let key = public_key(&SigningKey::from_bytes(&[1; 32]));
+        Sources {
+            base: Base::Peers,
+            directory: Some(directory.to_owned()),
+            keys: Keys::new([("ed25519:one", key.as_str())], 1).unwrap(),
+            require_signed,
+        }
+    }
+
+    fn reason(loaded: Result<Loaded, Refused>) -> String {
+        loaded.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn policies_are_read_from_files_and_from_what_is_handed_in() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a.cedar"), FORBID).unwrap();
+        std::fs::write(directory.path().join("README.md"), "not a policy").unwrap();
+        let handed = Handed::Text(text("room.cedar", "permit (principal, action, resource);"));
+        let loaded = sources(directory.path(), false).load(&[handed], None).unwrap();
+        assert!(loaded.set.rule("nothing").is_some() && loaded.set.rule("room.cedar:1").is_some());
+        assert_eq!(loaded.bundle, None);
+    }
+
+    #[test]
+    fn where_policies_must_be_signed_only_a_good_bundle_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let sources = sources(directory.path(), true);
+        assert!(sources.load(&[], None).is_ok(), "before there was one, the base alone is in force");
+        let file = directory.path().join("a.cedar");
+        std::fs::write(&file, FORBID).unwrap();
+        assert!(reason(sources.load(&[], None)).contains("must be signed"));
+        std::fs::remove_file(file).unwrap();
+        let file = directory.path().join("site.bundle.json");
+        std::fs::write(&file, signed(2)).unwrap();
+        let last = sources.load(&[], None).unwrap().bundle.unwrap();
+        assert_eq!(sources.load(&[], Some(&last)).unwrap().bundle, Some(last));
+        std::fs::write(&file, signed(1)).unwrap();
+        assert!(reason(sources.load(&[], Some(&last))).contains("versions must increase"));
+        std::fs::remove_file(&file).unwrap();
+        assert!(reason(sources.load(&[], Some(&last))).contains("there is no bundle"));
+    }
+
+    #[test]
+    fn a_second_bundle_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("site.bundle.json"), signed(1)).unwrap();
+        let handed = Handed::Bundle { name: "the admin policy room".to_owned(), json: signed(1) };
+        assert!(reason(sources(directory.path(), false).load(&[handed], None)).contains("another bundle"));
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_all_named() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a.cedar"), b"// fine\n// \xff").unwrap();
+        std::fs::write(directory.path().join("b.cedar"), " ".repeat(MOST_TEXT + 1)).unwrap();
+        let said = reason(sources(directory.path(), false).load(&[], None));
+        assert!(
+            said.contains("a.cedar:2:4: this is not UTF-8") && said.contains("b.cedar: it is more than"),
+            "{said}"
+        );
+        assert!(reason(sources(&directory.path().join("none"), false).load(&[], None)).contains("none"));
+    }
+}
