@@ -141,8 +141,8 @@ impl RuleSet {
             Ok(asked) => asked,
             Err(unfit) => return denied(unfit.to_string()),
         };
-        let Some(policies) = self.for_action(question.action) else {
-            return denied(format!("no policies for {}", question.action));
+        let Some(policies) = self.concerned(question) else {
+            return denied(format!("the schema has no question like this: {question}"));
         };
         let response = AUTHORIZER.is_authorized(&asked.request, policies, &asked.entities);
         let diagnostics = response.diagnostics();

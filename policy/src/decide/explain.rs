@@ -7,7 +7,7 @@
 use super::{
     decider::{AUTHORIZER, Answer},
     question::Question,
-    rules::{Rule, RuleSet},
+    rules::{Rule, RuleSet, has},
     schema::Asked,
 };
 use cedar_policy::{
@@ -75,8 +75,7 @@ impl RuleSet {
         let answer = self.answer_to(question, &asked);
         let mut rules = Vec::new();
         if let Ok(asked) = &asked {
-            let ids = self.for_action(question.action).into_iter().flat_map(PolicySet::policies);
-            let concerned = ids.filter_map(|policy| self.rule(policy.id().as_ref()));
+            let concerned = self.rules().filter(|rule| has(&rule.policy, question.action));
             rules.extend(concerned.map(|rule| report(rule, asked)));
         }
         rules.sort_by(|a, b| {

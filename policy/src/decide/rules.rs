@@ -10,16 +10,20 @@ use super::{
     bundle::Digest256,
     limits::{LONGEST_ID, LONGEST_NAME, MOST_RULES, MOST_TEXT, MOST_TEXTS},
     problem::{Problem, Refused, Severity, place},
-    question::Action,
+    question::{Action, Question},
     schema::KNOWN,
 };
-use cedar_policy::{ActionConstraint, Effect, Policy, PolicyId, PolicySet, ValidationMode, Validator};
+use cedar_policy::{
+    ActionConstraint, Effect, Policy, PolicyId, PolicySet, PrincipalConstraint, ResourceConstraint,
+    ValidationMode, Validator,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
     str::FromStr,
+    sync::Arc,
 };
 
 /// What `base.cedar` is called among texts.
@@ -80,11 +84,14 @@ pub struct Rule {
     pub(super) policy: Policy,
 }
 
+/// An action, and the types of principal and resource.
+type Shape = (Action, &'static str, &'static str);
+
 /// A valid set of policies.
 pub struct RuleSet {
     rules: BTreeMap<String, Rule>,
-    /// For each action, those of the policies whose scope has it.
-    by_action: HashMap<Action, PolicySet>,
+    /// For each question that the schema has, those of the policies whose scope may fit it.
+    by_shape: HashMap<Shape, Arc<PolicySet>>,
     revision: Revision,
     warnings: Vec<Problem>,
 }
@@ -132,9 +139,10 @@ impl RuleSet {
         &self.warnings
     }
 
-    /// The policies that can have to do with an action.
-    pub(super) fn for_action(&self, action: Action) -> Option<&PolicySet> {
-        self.by_action.get(&action)
+    /// The policies that can have to do with a question; `None` where the schema has no such question.
+    pub(super) fn concerned(&self, question: &Question) -> Option<&PolicySet> {
+        let Question { principal, action, resource, .. } = question;
+        self.by_shape.get(&(*action, principal.type_name(), resource.type_name())).map(|set| &**set)
     }
 }
 
@@ -296,14 +304,8 @@ impl<'t> Reading<'t> {
         }
         let rules: BTreeMap<_, _> = self.found.into_iter().map(|(id, found)| (id, found.rule)).collect();
         let revision = revision(&rules)?;
-        let mut by_action = HashMap::new();
-        for action in Action::ALL {
-            let policies = rules.values().map(|rule| &rule.policy).filter(|policy| has(policy, *action));
-            let set = PolicySet::from_policies(policies.cloned())
-                .map_err(|error| Refused::whole("policies", error.to_string()))?;
-            by_action.insert(*action, set);
-        }
-        Ok(RuleSet { rules, by_action, revision, warnings: self.problems })
+        let by_shape = by_shape(&rules)?;
+        Ok(RuleSet { rules, by_shape, revision, warnings: self.problems })
     }
 
     fn problem(&mut self, id: &PolicyId, problem: impl Fn(&str, &str, usize) -> Problem) {
@@ -314,6 +316,43 @@ impl<'t> Reading<'t> {
         };
         self.problems.push(problem);
     }
+}
+
+/// Cedar evaluates every policy of a set in full, its scope too, which costs more than a microsecond each: so it is
+/// given only those that may fit. Sets that are the same are one.
+fn by_shape(rules: &BTreeMap<String, Rule>) -> Result<HashMap<Shape, Arc<PolicySet>>, Refused> {
+    let mut sets: HashMap<Vec<&str>, Arc<PolicySet>> = HashMap::new();
+    let mut by_shape = HashMap::new();
+    for shape in KNOWN.shapes.iter().copied() {
+        let fit = || rules.values().filter(|rule| may_fit(&rule.policy, shape));
+        let ids: Vec<_> = fit().map(|rule| rule.id.as_str()).collect();
+        let set = match sets.get(&ids) {
+            Some(set) => set.clone(),
+            None => {
+                let set = PolicySet::from_policies(fit().map(|rule| rule.policy.clone()))
+                    .map_err(|error| Refused::whole("policies", error.to_string()))?;
+                sets.entry(ids).or_insert(Arc::new(set)).clone()
+            }
+        };
+        by_shape.insert(shape, set);
+    }
+    Ok(by_shape)
+}
+
+/// Does nothing in the scope of a policy exclude such a question?
+fn may_fit(policy: &Policy, (action, principal, resource): Shape) -> bool {
+    let is = |of: &cedar_policy::EntityTypeName, wanted: &str| of.basename() == wanted;
+    let principal = match policy.principal_constraint() {
+        PrincipalConstraint::Any | PrincipalConstraint::In(_) => true,
+        PrincipalConstraint::Eq(uid) => is(uid.type_name(), principal),
+        PrincipalConstraint::Is(of) | PrincipalConstraint::IsIn(of, _) => is(&of, principal),
+    };
+    let resource = match policy.resource_constraint() {
+        ResourceConstraint::Any | ResourceConstraint::In(_) => true,
+        ResourceConstraint::Eq(uid) => is(uid.type_name(), resource),
+        ResourceConstraint::Is(of) | ResourceConstraint::IsIn(of, _) => is(&of, resource),
+    };
+    principal && resource && has(policy, action)
 }
 
 /// Does the scope of a policy have this action, itself or in a group?

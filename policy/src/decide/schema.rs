@@ -29,6 +29,8 @@ pub(super) struct Known {
     types: HashMap<&'static str, EntityTypeName>,
     /// With the groups each is in.
     actions: HashMap<Action, Entity>,
+    /// Every action with the types of principal and resource that it may be asked of.
+    pub shapes: Vec<(Action, &'static str, &'static str)>,
 }
 
 #[expect(clippy::expect_used, reason = "of the text above alone, and tested")]
@@ -62,7 +64,12 @@ pub(super) static KNOWN: LazyLock<Known> = LazyLock::new(|| {
             (*action, entities.get(&uid).expect("an action of the schema").clone())
         })
         .collect();
-    Known { schema, types, actions }
+    let shapes = schema.request_envs().filter_map(|env| {
+        let name = |of: &EntityTypeName| names.into_iter().find(|name| *name == of.basename());
+        let action = Action::ALL.iter().find(|action| action.as_str() == env.action().id().unescaped())?;
+        Some((*action, name(env.principal())?, name(env.resource())?))
+    });
+    Known { shapes: shapes.collect(), schema, types, actions }
 });
 
 /// A question that the schema has no place for.
@@ -361,5 +368,6 @@ mod tests {
         let mut ours: Vec<_> = Action::ALL.iter().map(|action| action.as_str()).collect();
         ours.sort_unstable();
         assert_eq!(actions, ours);
+        assert_eq!(KNOWN.shapes.len(), KNOWN.schema.request_envs().count());
     }
 }
