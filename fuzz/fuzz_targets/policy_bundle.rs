@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| postern_policy::fuzzing::policy_bundle(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| postern_policy::decide::fuzzing::policy_bundle(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| postern_policy::fuzzing::recorded_question(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| postern_policy::decide::fuzzing::recorded_question(bytes));

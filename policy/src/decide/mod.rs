@@ -8,6 +8,8 @@ mod bundle;
 mod cases;
 mod decider;
 mod explain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod limits;
 mod problem;
 mod question;

@@ -84,6 +84,14 @@ pub struct Rule {
     pub(super) policy: Policy,
 }
 
+impl Rule {
+    /// The policy as Cedar writes it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.policy.to_string()
+    }
+}
+
 /// An action, and the types of principal and resource.
 type Shape = (Action, &'static str, &'static str);
 
