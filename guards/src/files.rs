@@ -185,14 +185,19 @@ impl Content {
     fn compare(&self, file: &File<'_>, found: Option<(&str, Category)>, verdict: &mut Verdict) {
         let found_name = found.map_or("unknown", |(kind, _)| kind);
         if let Some(declared) = file.media_type {
-            let misled = match (kinds::category_of_type(declared), found) {
+            let said = kinds::category_of_type(declared);
+            let misled = match (said, found) {
                 (Some(said), Some((_, is))) => !said.may_be(is),
                 (Some(Category::Text | Category::Markup | Category::Script), None) => self.size > 0,
                 (_, None) => self.size > 0 && kinds::always_known(declared),
                 (None, Some(_)) => false,
             };
             if misled {
-                verdict.add("filetype-mismatch", "type", &format!("{found_name} as {declared}"));
+                verdict.add(
+                    "filetype-mismatch",
+                    "type",
+                    &format!("{found_name} as {}", said.map_or("another type", Category::name)),
+                );
             }
         }
         if let Some((extension, said)) = file.name.and_then(kinds::category_of_name) {

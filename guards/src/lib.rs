@@ -209,7 +209,7 @@ impl Guards {
             links.inspect_text(text, verdict);
         }
         if inner.unicode {
-            for form in text.forms() {
+            for form in text.written() {
                 characters::inspect(form, &text.place, verdict);
             }
         }

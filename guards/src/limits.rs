@@ -37,6 +37,9 @@ pub const EXPRESSION_CACHE_BYTES: usize = 512 << 10;
 
 /// Links of one text that are looked at.
 pub const LINKS: usize = 1_024;
+/// As much of a link as is looked at for its host, bytes: a host has 253 at most, and a name and a password may come
+/// before it.
+pub const LINK_BYTES: usize = 2_048;
 /// Hosts in an allow-list or a deny-list.
 pub const HOSTS: usize = 10_000;
 

@@ -4,9 +4,8 @@ use linkify::{LinkFinder, LinkKind};
 use unicode_security::MixedScript;
 use url::{Host, Url};
 
-use crate::limits::{HOSTS, LINKS};
+use crate::limits::{HOSTS, LINK_BYTES, LINKS};
 use crate::settings::{BadSettings, LinkSettings};
-use crate::texts::folded;
 use crate::{Text, Verdict};
 
 #[derive(Debug)]
@@ -58,9 +57,6 @@ impl Links {
         let mut left = LINKS;
         for form in text.forms() {
             self.written(form, &text.place, &mut left, verdict);
-            if let Some(folded) = folded(form) {
-                self.written(&folded, &text.place, &mut left, verdict);
-            }
         }
         for (target, shown) in text.html.iter().flat_map(|html| &html.links) {
             if left == 0 {
@@ -101,14 +97,15 @@ impl Links {
             let (before, after) = text.split_at(at);
             let letters = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
             let scheme = before.len() - before.bytes().rev().take_while(letters).take(SCHEME_BYTES).count();
+            let after = after.get(..after.floor_char_boundary(LINK_BYTES)).unwrap_or_default();
             let end = after.find(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"'));
             let link = text.get(scheme..at + end.unwrap_or(after.len())).unwrap_or_default();
             let link = link.trim_end_matches(|c: char| c.is_ascii_punctuation() && c != '/');
-            let Ok(url) = Url::parse(link) else { continue };
             if *left == 0 {
                 return;
             }
             *left -= 1;
+            let Ok(url) = Url::parse(link) else { continue };
             self.link(&url, place, verdict);
         }
     }

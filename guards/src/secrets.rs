@@ -183,9 +183,6 @@ impl Secrets {
     pub(crate) fn inspect_text(&self, text: &Text<'_>, verdict: &mut Verdict) {
         for form in text.forms() {
             self.inspect(form, &text.place, None, verdict);
-            if let Some(folded) = crate::texts::folded(form) {
-                self.inspect(&folded, &text.place, None, verdict);
-            }
         }
     }
 

@@ -18,16 +18,25 @@ pub(crate) struct Text<'a> {
     pub(crate) source: Cow<'a, str>,
     /// As HTML, where it may be that.
     pub(crate) html: Option<Html>,
+    /// Each of these without disguise, where that is another text.
+    folded: Vec<String>,
 }
 
 impl<'a> Text<'a> {
     pub(crate) fn new(place: String, source: Cow<'a, str>) -> Self {
         let html = html::likely(&source).then(|| html::read(&source));
-        Self { place, source, html }
+        let mut text = Self { place, source, html, folded: Vec::new() };
+        text.folded = text.written().filter_map(folded).collect();
+        text
+    }
+
+    /// All forms in which the text may be read.
+    pub(crate) fn forms(&self) -> impl Iterator<Item = &str> {
+        self.written().chain(self.folded.iter().map(String::as_str))
     }
 
     /// The text as it stands, as HTML shows it, and what HTML hides.
-    pub(crate) fn forms(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn written(&self) -> impl Iterator<Item = &str> {
         let html = self.html.iter().flat_map(|html| {
             let shown = (html.shown != self.source).then_some(html.shown.as_str());
             shown.into_iter().chain(html.hidden.iter().map(String::as_str))
@@ -70,7 +79,8 @@ impl<'a> Walk<'a, '_> {
                     if !ordinary_name(name) {
                         self.text(Cow::Borrowed(name), place);
                     }
-                    self.below(value, &name.replace('~', "~0").replace('/', "~1"), place, depth);
+                    // A name that could be a secret is not shown.
+                    self.below(value, if telling_name(name) { name } else { "*" }, place, depth);
                 }
             }
         }
@@ -106,6 +116,15 @@ pub(crate) fn ordinary_name(name: &str) -> bool {
     name.len() <= 20 && name.bytes().all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'.'))
 }
 
+/// Names of fields that say where a finding is: those of the specification and its proposals, and similar ones.
+fn telling_name(name: &str) -> bool {
+    name.len() <= 40
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-'))
+        && name.bytes().filter(u8::is_ascii_digit).count() <= 4
+}
+
 /// All texts in one, without anything between: so a secret is found that was cut into pieces.
 pub(crate) fn joined(texts: &[Text<'_>]) -> String {
     let mut all = String::with_capacity(texts.iter().map(|text| text.source.len()).sum());
@@ -120,7 +139,7 @@ pub(crate) fn joined(texts: &[Text<'_>]) -> String {
 
 /// The text as a reader takes it: compatibility forms are plain letters (NFKC), letters of other scripts that look like
 /// ASCII are that (UTS #39), and what is not seen is not there. None where that changes nothing.
-pub(crate) fn folded(text: &str) -> Option<String> {
+fn folded(text: &str) -> Option<String> {
     if text.is_ascii() {
         return None;
     }
@@ -165,8 +184,8 @@ mod tests {
         let expected = [
             ("", "a/b~c"),
             ("", "odd name!"),
+            ("/*", "4"),
             ("/answers/0/m.text/0/body", "three"),
-            ("/a~1b~0c", "4"),
             ("/body", "one"),
             ("/m.new_content/body", "two"),
         ];

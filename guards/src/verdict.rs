@@ -12,7 +12,7 @@ pub struct Finding {
     /// Class and name, such as `secret:aws-access-token` or `unicode:bidi`. `docs/guards.md` lists them.
     pub id: String,
     /// Where: a JSON pointer (RFC 6901) into the content, empty for what concerns all of it; of files `name`, `type`,
-    /// `size` or `content`.
+    /// `size` or `content`. A field whose name is unusual is `*` in it: the name may be a secret.
     #[serde(rename = "where")]
     pub place: String,
     /// A few characters that help a person to find it. Never the secret: that is masked.
