@@ -7,6 +7,7 @@ use crate::{
     tls::{self, Tls},
 };
 use axum::Router;
+use postern_border::Border;
 use postern_client::{
     Api,
     http::{Class, Limiter, Rate},
@@ -42,6 +43,9 @@ pub enum Error {
     /// Federation.
     #[error(transparent)]
     Federation(#[from] postern_federation::Error),
+    /// The border.
+    #[error(transparent)]
+    Border(#[from] postern_border::Error),
     /// The media.
     #[error(transparent)]
     Media(#[from] postern_media::Error),
@@ -75,7 +79,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     };
     let graph = Graph::open(&settings)?;
     let stopping = CancellationToken::new();
-    let (api, federation) = api(&config, &graph, &name, &stopping)?;
+    let (api, federation, border) = api(&config, &graph, &name, &stopping)?;
 
     // Addresses first: what cannot be listened on is said before anything is promised.
     let tls = Tls::load(&config.listeners)?;
@@ -102,6 +106,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             tasks.spawn(listening.clone().accept(bind(*address).await?, None));
         }
     }
+    tasks.spawn(border.clone().keep(stopping.clone()));
     let followers = postern_client::start(&api);
     let sending = config.federation.enabled.then(|| federation.start()).transpose()?;
     let addresses: Vec<String> =
@@ -115,7 +120,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     tracing::info!(server_name = %name, addresses = addresses.join(" "), "ready");
     welcome(&api, addresses.first().map(String::as_str)).await?;
 
-    until_stopped(tls.as_deref()).await?;
+    until_stopped(tls.as_deref(), &border).await?;
     tracing::info!("stopping");
     stopping.cancel();
     while tasks.join_next().await.is_some() {}
@@ -125,7 +130,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     if let Some(sending) = sending {
         sending.stop().await;
     }
-    drop((api, federation));
+    drop((api, federation, border));
     graph.flush()?;
     tracing::info!("stopped");
     Ok(())
@@ -136,7 +141,7 @@ fn api(
     graph: &Arc<Graph>,
     name: &ServerName,
     stopping: &CancellationToken,
-) -> Result<(Api, Federation), Error> {
+) -> Result<(Api, Federation, Border), Error> {
     let rooms = Rooms::new(graph.clone(), name, config.rooms.default_version.as_str())?;
     let passwords = &config.passwords;
     let users = Users::new(
@@ -165,6 +170,9 @@ fn api(
     );
     media.sweep()?;
     let (rooms, users, media) = (Arc::new(rooms), Arc::new(users), Arc::new(media));
+    let border =
+        Border::new(name, config.border.directory.clone(), graph.clone(), users.clone(), media.clone())?;
+    rooms.guard(Arc::new(border.clone()));
     let federation = Federation::new(
         config.clone(),
         graph.clone(),
@@ -184,7 +192,7 @@ fn api(
         elsewhere,
         stopping.clone(),
     );
-    Ok((api, federation))
+    Ok((api, federation, border))
 }
 
 fn limiter(config: &Config) -> Limiter {
@@ -254,8 +262,8 @@ async fn welcome(api: &Api, address: Option<&str>) -> Result<(), Error> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Waits for SIGTERM or SIGINT; SIGHUP reads the certificate again.
-async fn until_stopped(tls: Option<&Tls>) -> Result<(), Error> {
+/// Waits for SIGTERM or SIGINT; SIGHUP reads the certificate and the border's directory again.
+async fn until_stopped(tls: Option<&Tls>, border: &Border) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -263,11 +271,17 @@ async fn until_stopped(tls: Option<&Tls>) -> Result<(), Error> {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => match tls.map(Tls::reload) {
-                Some(Ok(())) => tracing::info!("the certificate was read again"),
-                Some(Err(error)) => tracing::error!(%error, "the old certificate stays in use"),
-                None => {}
-            },
+            _ = hang_up.recv() => {
+                match tls.map(Tls::reload) {
+                    Some(Ok(())) => tracing::info!("the certificate was read again"),
+                    Some(Err(error)) => tracing::error!(%error, "the old certificate stays in use"),
+                    None => {}
+                }
+                match border.reload() {
+                    Ok(()) => tracing::info!("the border was read again"),
+                    Err(error) => tracing::error!(%error, "the border stays as it was"),
+                }
+            }
         }
     }
 }

@@ -65,6 +65,14 @@ sections! {
         cache_mebibytes: u64 = 32, check between(8, 1 << 20);
     }
 
+    /// What crosses the border to other servers, and who here may know what: `docs/border.md`.
+    border: Border {
+        /// The directory with `border.toml`, security policies in `spif/` and Cedar policies in `policies/`. Read again on
+        /// SIGHUP. Not set: rooms can be labelled, and what is labelled stays here; what is not crosses the border
+        /// as everywhere in Matrix.
+        directory: Option<PathBuf> = None, example "\"/etc/postern/border\"";
+    }
+
     /// How accounts come into being.
     registration: Registration {
         /// Who may register: nobody (`closed`), whoever has a registration token (`token`), or anyone without any proof

@@ -148,12 +148,12 @@ async fn hierarchy(
             continue;
         }
         if rooms.may_server_see_summary(child, &origin)? {
-            children.push(json!(rooms.summary(child)?));
+            children.push(json!(rooms.summary(Asker::Server(&origin), child)?));
         } else {
             inaccessible.push(id);
         }
     }
-    let mut summary = json!(rooms.summary(number)?);
+    let mut summary = json!(rooms.summary(Asker::Server(&origin), number)?);
     summary["children_state"] = space.links.into();
     Ok(Json(json!({ "room": summary, "children": children, "inaccessible_children": inaccessible })))
 }

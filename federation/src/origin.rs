@@ -17,6 +17,8 @@ use ruma::{OwnedServerName, ServerName};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+/// How long a server that makes more requests than it may is asked to wait, milliseconds.
+const REQUEST_PAUSE_MS: u64 = 1_000;
 /// Signatures of one request that are looked at.
 const SIGNATURES: usize = 8;
 /// Bodies may have this many bytes at least, whatever is configured: 50 events and 100 ephemeral ones.
@@ -85,6 +87,9 @@ async fn authenticate(federation: &Federation, request: Request) -> Result<Reque
     }
     if !known.iter().all(|(key, claim)| verifies(key, &claim.sig, text.as_bytes())) {
         return Err(unauthorized(format!("the signature of {origin} is wrong")));
+    }
+    if parts.rooms.gate().is_some_and(|gate| !gate.takes_request(&origin)) {
+        return Err(ApiError::limit_exceeded(REQUEST_PAUSE_MS));
     }
     federation.heard_from(&origin);
     head.extensions.insert(Origin(origin));

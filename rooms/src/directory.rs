@@ -225,7 +225,7 @@ impl Rooms {
             if !may_know {
                 continue;
             }
-            let Ok(Summary { listing, .. }) = self.summary(room) else { continue };
+            let Ok(Summary { listing, .. }) = self.summary(asker, room) else { continue };
             let texts = [&listing.name, &listing.topic, &listing.canonical_alias];
             let contains = |term: &str| {
                 texts.into_iter().flatten().any(|text| text.to_lowercase().contains(term))
@@ -245,11 +245,14 @@ impl Rooms {
         Ok(found)
     }
 
-    /// What a directory says about a room.
-    pub fn summary(&self, room: RoomNum) -> Result<Summary, Error> {
+    /// What a directory says about a room to who asks.
+    pub fn summary(&self, asker: Asker<'_>, room: RoomNum) -> Result<Summary, Error> {
         let text = |event_type: &str, field: &str| -> Result<Option<String>, Error> {
-            let event = self.state(room, event_type, "")?;
-            Ok(event.and_then(|event| event.content_text(field)).filter(|text| !text.is_empty()))
+            let Some(event) = self.state(room, event_type, "")? else { return Ok(None) };
+            if !self.may_be_told(asker, &event)? {
+                return Ok(None);
+            }
+            Ok(event.content_text(field).filter(|text| !text.is_empty()))
         };
         let record = self.record(room)?.ok_or_else(|| Error::not_found("the room is not known"))?;
         let join_rules = self.state(room, "m.room.join_rules", "")?;

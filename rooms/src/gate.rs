@@ -64,6 +64,9 @@ pub trait Gate: Send + Sync + Debug {
     /// Whether this server speaks with another one at all now.
     fn speaks_with(&self, server: &ServerName) -> bool;
 
+    /// Whether another server may make one more request now.
+    fn takes_request(&self, server: &ServerName) -> bool;
+
     /// Whether a server may know a room and be in it.
     ///
     /// # Errors
@@ -234,6 +237,34 @@ impl Rooms {
     /// The store's.
     pub fn may_enter(&self, user: Option<&UserId>, room: RoomNum, entry: Entry) -> Result<bool, Error> {
         Ok(self.gate().map_or(Ok(None), |gate| gate.may_enter(self, user, room, entry))?.is_none())
+    }
+
+    /// Whether what an event says may be told to who asks.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) fn may_be_told(&self, asker: Asker<'_>, event: &Event) -> Result<bool, Error> {
+        match asker {
+            Asker::Server(server) => Ok(self.form_for(server, event)? == Form::Whole),
+            Asker::User(Some(user_id)) => match self.user(user_id)? {
+                Some(user) => self.may_read(&Viewer { user, user_id, device_id: "" }, event),
+                None => Ok(self.gate().is_none()),
+            },
+            // Such a room has no label.
+            Asker::User(None) => self.may_enter(None, event.record.room, Entry::Look),
+        }
+    }
+
+    /// What an event says, as a user may read it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn content_for(&self, viewer: &Viewer<'_>, event: &Event) -> Result<Box<RawValue>, Error> {
+        if self.may_read(viewer, event)? {
+            Ok(event.content().to_owned())
+        } else {
+            self.redacted_content(event)
+        }
     }
 
     /// Whether the gate lets a user read an event.

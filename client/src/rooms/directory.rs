@@ -284,7 +284,8 @@ async fn summary(
     if !api.rooms.may_see_summary(room, user)? {
         return Err(missing());
     }
-    let mut body = json!(api.rooms.summary(room)?);
+    let asker = Asker::User(session.as_ref().map(|session| &*session.user_id));
+    let mut body = json!(api.rooms.summary(asker, room)?);
     if let Some(user) = user {
         let membership = api.rooms.member(room, user)?;
         body["membership"] = membership.map_or("leave", |membership| membership.kind.as_str()).into();

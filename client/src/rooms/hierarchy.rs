@@ -2,6 +2,7 @@
 
 use crate::{Api, http::ApiError};
 use postern_graph::RoomNum;
+use postern_rooms::Asker;
 use postern_users::Session;
 use ruma::{OwnedRoomId, OwnedServerName, RoomId};
 use serde_json::{Value, json};
@@ -108,7 +109,7 @@ fn here(api: &Api, session: &Session, room: RoomNum, suggested_only: bool) -> Re
     if !api.rooms.may_see_summary(room, Some(session.user))? {
         return Ok(None);
     }
-    let summary = api.rooms.summary(room)?;
+    let summary = api.rooms.summary(Asker::User(Some(&session.user_id)), room)?;
     let is_space = summary.listing.room_type.as_deref() == Some("m.space");
     let links = if is_space { api.rooms.space(room, suggested_only)?.links } else { Vec::new() };
     Ok(Some((json!(summary), links, Vec::new())))

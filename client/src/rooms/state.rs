@@ -93,7 +93,7 @@ fn read(
             let format = Format { room_id: true, bundled: false };
             Json(api.rooms.client_event(&event, &viewer, format)?).into_response()
         }
-        _ => Json(event.content()).into_response(),
+        _ => Json(api.rooms.content_for(&viewer, &event)?).into_response(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Events in the form clients get them (specification: room event format).
 
 use crate::{
-    Error, Event, Form,
+    Asker, Error, Event, Form,
     rooms::{Rooms, now_ms},
 };
 use postern_graph::{RoomNum, StateKeyNum, UserNum, event::MembershipKind, schema::EventTransactions};
@@ -186,7 +186,11 @@ impl Rooms {
         }
         let mut events = Vec::new();
         for kind in STRIPPED {
-            events.extend(self.state(room, kind, "")?);
+            if let Some(event) = self.state(room, kind, "")?
+                && self.may_be_told(Asker::User(Some(user)), &event)?
+            {
+                events.push(event);
+            }
         }
         if let Some(member) = self.state(room, "m.room.member", user.as_str())? {
             let sender = member.sender().to_owned();

@@ -137,6 +137,15 @@ impl Server {
         (server, gate)
     }
 
+    /// A server that federates, at a seat taken before, with these settings on top. It is not started yet.
+    ///
+    /// # Panics
+    /// Its directory cannot be made.
+    #[must_use]
+    pub fn seated(program: &str, seat: &Seat, settings: &[(&str, &str)]) -> Self {
+        Self::prepare_federating(program, seat, settings)
+    }
+
     fn prepare_federating(program: &str, seat: &Seat, settings: &[(&str, &str)]) -> Self {
         let name = seat.address.to_string();
         let shown = |path: &Path| path.display().to_string();

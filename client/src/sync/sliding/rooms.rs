@@ -18,7 +18,7 @@ use postern_graph::{
 };
 use postern_rooms::Event;
 use serde::Serialize;
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use std::{
     collections::{BTreeSet, HashSet},
     sync::Arc,
@@ -175,8 +175,10 @@ fn was_joined(asked: &Asked<'_>, room: RoomNum, membership: &Membership, told: &
 fn describe(asked: &Asked<'_>, room: RoomNum, shown: &mut Room) -> Result<(), ApiError> {
     let api = asked.api;
     let text = |event_type: &str, field: &str| -> Result<Option<String>, ApiError> {
-        let event = api.rooms.state(room, event_type, "")?;
-        Ok(event.and_then(|event| event.content_text(field)).filter(|text| !text.is_empty()))
+        let Some(event) = api.rooms.state(room, event_type, "")? else { return Ok(None) };
+        let content: Value =
+            serde_json::from_str(api.rooms.content_for(&asked.viewer, &event)?.get()).unwrap_or_default();
+        Ok(content[field].as_str().filter(|text| !text.is_empty()).map(str::to_owned))
     };
     shown.name = text("m.room.name", "name")?;
     if shown.name.is_none() {

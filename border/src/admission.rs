@@ -1,0 +1,218 @@
+//! Rooms as they come into being, and rooms of other servers before one enters them.
+
+use crate::{
+    Border, Error,
+    facts::{ENCRYPTION, FLOOR, LABEL, RoomFacts, room_facts, text_of},
+    gate::{dominates, why_not},
+    rulings::{self, Key, Party, rule},
+    standing::{Account, Standing},
+};
+use postern_graph::RoomNum;
+use postern_policy::{
+    Label,
+    decide::{Action, Context, Direction, Door, Principal, Question, Resource},
+};
+use postern_rooms::{CreateRoom, Error as RoomsError, Preset, Rooms};
+use ruma::{RoomId, UserId, room_id};
+use serde_json::{Map, Value, json, value::RawValue};
+use std::sync::Arc;
+
+/// The state that shows a room's label: its marking, as clients can show it above the room.
+pub const BANNER: &str = "io.postern.banner";
+
+/// The power it takes to invite to a labelled room that other servers may be in.
+const INVITE: i64 = 50;
+
+fn forbidden(why: impl Into<String>) -> Error {
+    RoomsError::Forbidden(why.into()).into()
+}
+
+impl Border {
+    /// Gives a room that a local user creates its label, and what follows from it.
+    pub(crate) fn creates(
+        &self,
+        standing: &Standing,
+        rooms: &Rooms,
+        creator: &UserId,
+        request: &mut CreateRoom,
+    ) -> Result<(), Error> {
+        self.give_label(standing, rooms, request)?;
+        // Where it stands is not known yet; what it says is.
+        let mut facts = RoomFacts::of(standing, room_id!("!room").to_owned(), &request.creation_content);
+        for held in [&facts.ceiling, &facts.floor] {
+            if let Err(error) = held {
+                return Err(forbidden(&**error));
+            }
+        }
+        let holder = match rooms.user(creator)? {
+            Some(number) => self.holder(standing, number, creator, "")?,
+            None => {
+                let account = Account { admin: false, guest: false };
+                Arc::new(standing.holder(&self.0.server, creator, "".into(), &account))
+            }
+        };
+        let cleared = dominates(&holder.clearance, &facts.ceiling);
+        if !cleared {
+            let why = why_not(standing, &holder.clearance, &facts.ceiling);
+            return Err(forbidden(format!("you are not cleared for such a room: {why}")));
+        }
+        if standing.watches_all || !facts.is_unlabelled() {
+            let key = Key {
+                party: Party::Named(creator.to_string()),
+                action: Action::Create,
+                room: RoomNum::NONE,
+                event: Some((String::new(), String::new(), facts.ceiling_number, u32::from(facts.federate))),
+                has_media: false,
+                dominates: true,
+                sender_dominates: true,
+                target: None,
+                hour: Key::now(),
+            };
+            let ruling = rule(standing, &self.0.ledger, key, |hour| Question {
+                principal: Principal::User(holder.user.clone()),
+                action: Action::Create,
+                resource: Resource::Room(facts.room.clone()),
+                context: Context {
+                    dominates: true,
+                    sender_dominates: true,
+                    at: rulings::at(hour),
+                    via: Door::Client,
+                    direction: Direction::Within,
+                    ..Context::default()
+                },
+            });
+            if !ruling.allowed {
+                self.refuse("create", creator.as_str(), "", &ruling.why);
+                return Err(forbidden(format!("you may not create such a room: {}", ruling.why)));
+            }
+        }
+        if facts.is_unlabelled() {
+            return Ok(());
+        }
+        let for_some_peer = standing.peers().any(|(_, peer)| dominates(&peer.clearance, &facts.floor));
+        if !for_some_peer {
+            // Nobody else could be in it.
+            request.creation_content.insert("m.federate".to_owned(), false.into());
+            facts.federate = false;
+        }
+        self.close(standing, &facts, request);
+        if let Some(label) = &facts.label {
+            mark(standing, label, request)?;
+        }
+        Ok(())
+    }
+
+    /// The label asked for, that of the space the room is made in, or the default; in its one form.
+    fn give_label(&self, standing: &Standing, rooms: &Rooms, request: &mut CreateRoom) -> Result<(), Error> {
+        let content = &mut request.creation_content;
+        for key in [LABEL, FLOOR] {
+            let label = match content.get(key) {
+                None => continue,
+                Some(Value::String(text)) => {
+                    standing.policies.parse_label(text).map_err(|error| forbidden(error.to_string()))?
+                }
+                Some(value) => Label::from_json(value).map_err(|error| forbidden(error.to_string()))?,
+            };
+            let label = standing.policies.complete(&label).map_err(|error| forbidden(error.to_string()))?;
+            content.insert(key.to_owned(), label.to_json());
+        }
+        if let Some(rule) = content.get(ENCRYPTION)
+            && !matches!(rule.as_str(), Some("inspectable" | "e2ee" | "e2ee_auditor"))
+        {
+            return Err(forbidden(format!("{ENCRYPTION} is inspectable, e2ee or e2ee_auditor")));
+        }
+        if content.contains_key(LABEL) {
+            return Ok(());
+        }
+        let space = request.initial_state.iter().find(|(kind, _, _)| kind == "m.space.parent");
+        let space = match space.and_then(|(_, id, _)| <&RoomId>::try_from(id.as_str()).ok()) {
+            Some(id) => rooms.room(id)?,
+            None => None,
+        };
+        let label = match space {
+            Some(space) => room_facts(standing, rooms, space)?.label.clone(),
+            None => None,
+        };
+        if let Some(label) = label.or_else(|| standing.default_label.clone()) {
+            let label = standing.policies.complete(&label).map_err(|error| forbidden(error.to_string()))?;
+            request.creation_content.insert(LABEL.to_owned(), label.to_json());
+        }
+        Ok(())
+    }
+
+    /// Sees to it that other servers, too, let nobody into a labelled room whom this one would not.
+    fn close(&self, standing: &Standing, facts: &RoomFacts, request: &mut CreateRoom) {
+        let has = |request: &CreateRoom, kind: &str| {
+            request.initial_state.iter().any(|(event_type, key, _)| event_type == kind && key.is_empty())
+        };
+        let state = |request: &mut CreateRoom, kind: &str, content: Value| {
+            if !has(request, kind) {
+                request.initial_state.push((kind.to_owned(), String::new(), content));
+            }
+        };
+        state(request, "m.room.guest_access", json!({ "guest_access": "forbidden" }));
+        if !facts.federate {
+            return;
+        }
+        // Whoever joins needs an invite, or the signature of the server of somebody who may invite: only this one's may.
+        request.power_levels.entry("invite".to_owned()).or_insert_with(|| INVITE.into());
+        if request.preset == Preset::PublicChat {
+            state(
+                request,
+                "m.room.join_rules",
+                json!({
+                    "join_rule": "restricted",
+                    "allow": [{ "type": "io.postern.clearance" }],
+                }),
+            );
+        }
+        let mut allow: Vec<String> = standing
+            .peers()
+            .filter(|(_, peer)| dominates(&peer.clearance, &facts.floor))
+            .map(|(name, _)| name.host().to_owned())
+            .collect();
+        allow.push(self.0.server.host().to_owned());
+        allow.sort();
+        state(request, "m.room.server_acl", json!({ "allow": allow, "deny": [], "allow_ip_literals": true }));
+    }
+
+    /// Why a local user may not enter a room of another server.
+    pub(crate) fn enters_elsewhere(
+        &self,
+        standing: &Standing,
+        user: &UserId,
+        create: Option<&RawValue>,
+    ) -> Option<String> {
+        let content: Map<String, Value> =
+            create.and_then(|create| serde_json::from_str(create.get()).ok()).unwrap_or_default();
+        let facts = RoomFacts::of(standing, room_id!("!room").to_owned(), &content);
+        if facts.is_unlabelled() {
+            return None;
+        }
+        let account = Account { admin: false, guest: false };
+        let holder = standing.holder(&self.0.server, user, "".into(), &account);
+        if dominates(&holder.clearance, &facts.floor) {
+            return None;
+        }
+        let why = why_not(standing, &holder.clearance, &facts.floor);
+        self.refuse("join", user.as_str(), "a room of another server", &why);
+        Some(format!("you are not cleared for this room: {why}"))
+    }
+}
+
+/// Shows the label of a room in it.
+fn mark(standing: &Standing, label: &Label, request: &mut CreateRoom) -> Result<(), Error> {
+    let marking = standing.policies.marking(label).map_err(|error| forbidden(error.to_string()))?;
+    request.initial_state.push((
+        BANNER.to_owned(),
+        String::new(),
+        json!({ "text": marking.text, "short": marking.short, "colour": marking.colour, "label": text_of(standing, label) }),
+    ));
+    if standing.topic_marking {
+        request.topic = Some(match request.topic.take() {
+            Some(topic) => format!("[{}] {topic}", marking.text),
+            None => format!("[{}]", marking.text),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! What can go wrong at the border.
+
+use crate::settings::Wrong;
+
+/// An error of the border.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What the security officer wrote cannot be used.
+    #[error(transparent)]
+    Wrong(#[from] Wrong),
+    /// The store failed.
+    #[error(transparent)]
+    Graph(#[from] postern_graph::Error),
+    /// The rooms.
+    #[error(transparent)]
+    Rooms(#[from] postern_rooms::Error),
+    /// The accounts.
+    #[error(transparent)]
+    Users(#[from] postern_users::Error),
+}

@@ -1,0 +1,193 @@
+//! The disclosure ledger: which server got which event in which form, by which ruling.
+//!
+//! Whoever asks for the form of an event for a server gets the one that stands in the ledger. So what servers are told never
+//! contradicts itself, whatever becomes of policies meanwhile; and it can be told who has seen what.
+
+use crate::{Error, limits};
+use dashmap::{DashMap, Entry};
+use parking_lot::Mutex;
+use postern_graph::{
+    EventNum, Graph, NameKind, ServerNum,
+    codec::Json,
+    schema::{Decisions, Disclosures, Refusals},
+};
+use postern_rooms::{Form, now_ms};
+use quick_cache::sync::Cache;
+use ruma::{OwnedServerName, ServerName};
+use serde_json::Value;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// An event as a server got it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disclosure {
+    /// Whether it got all of it.
+    pub whole: bool,
+    /// The ruling by which, in `schema::Decisions`.
+    pub ruling: u64,
+    /// When, milliseconds since the epoch.
+    pub at: u64,
+}
+
+type Place = (EventNum, ServerNum);
+
+/// The ledger.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    graph: Arc<Graph>,
+    servers: DashMap<OwnedServerName, ServerNum>,
+    /// What is decided and not written down yet. What is removed from here stands in the store.
+    pending: DashMap<Place, Disclosure>,
+    rulings: Mutex<Vec<(u64, Value)>>,
+    refusals: Mutex<Vec<Value>>,
+    known: Cache<Place, bool>,
+    next_refusal: AtomicU64,
+    /// Whoever writes down.
+    writing: tokio::sync::Mutex<()>,
+}
+
+impl Ledger {
+    pub(crate) fn new(graph: Arc<Graph>) -> Self {
+        Self {
+            graph,
+            servers: DashMap::new(),
+            pending: DashMap::new(),
+            rulings: Mutex::default(),
+            refusals: Mutex::default(),
+            known: Cache::new(limits::FORMS_IN_MEMORY),
+            next_refusal: AtomicU64::new(0),
+            writing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn server(&self, name: &ServerName) -> Result<ServerNum, Error> {
+        if let Some(number) = self.servers.get(name) {
+            return Ok(*number);
+        }
+        let mut commit = self.graph.begin();
+        let number = ServerNum(self.graph.intern(NameKind::Server, name.as_str(), &mut commit)?);
+        if !commit.is_empty() {
+            self.graph.commit_beside_log(commit)?;
+        }
+        self.servers.insert(name.to_owned(), number);
+        Ok(number)
+    }
+
+    /// The form in which a server got an event, or gets it from now on: then `decide` says in which, and by which ruling.
+    pub(crate) fn form(
+        &self,
+        event: EventNum,
+        server: &ServerName,
+        decide: impl FnOnce() -> Result<(Form, u64), Error>,
+    ) -> Result<Form, Error> {
+        let place = (event, self.server(server)?);
+        let form = |whole: bool| if whole { Form::Whole } else { Form::Redacted };
+        if let Some(whole) = self.known.get(&place) {
+            return Ok(form(whole));
+        }
+        if let Some((whole, _, _)) = self.graph.get::<Disclosures>(&(place.0, place.1))? {
+            self.known.insert(place, whole == 1);
+            return Ok(form(whole == 1));
+        }
+        let vacant = match self.pending.entry(place) {
+            Entry::Occupied(pending) => return Ok(form(pending.get().whole)),
+            Entry::Vacant(vacant) => vacant,
+        };
+        // Between the look at the store and this turn it may have been written down.
+        if let Some((whole, _, _)) = self.graph.get::<Disclosures>(&(place.0, place.1))? {
+            return Ok(form(whole == 1));
+        }
+        let (decided, ruling) = decide()?;
+        let whole = match decided {
+            Form::Whole => true,
+            Form::Redacted => false,
+            // What is not sent at all is not in the ledger: it may be sent another day.
+            Form::Nothing => return Ok(Form::Nothing),
+        };
+        vacant.insert(Disclosure { whole, ruling, at: now_ms() });
+        Ok(decided)
+    }
+
+    /// Notes a ruling, which is written down with the next forms.
+    pub(crate) fn note_ruling(&self, id: u64, record: Value) {
+        self.rulings.lock().push((id, record));
+    }
+
+    /// Notes that something was refused.
+    pub(crate) fn note_refusal(&self, record: Value) {
+        let mut refusals = self.refusals.lock();
+        if refusals.len() < limits::PENDING_REFUSALS {
+            refusals.push(record);
+        } else {
+            metrics::counter!("postern_border_refusals_not_kept").increment(1);
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.rulings.lock().is_empty()
+    }
+
+    /// Writes down what is decided, and waits until it is on disk.
+    pub(crate) async fn settle(&self) -> Result<(), Error> {
+        if self.is_settled() {
+            return Ok(());
+        }
+        // Whoever comes second may find that the first wrote for both, but then has waited for the disk, too.
+        let _writing = self.writing.lock().await;
+        let mut commit = self.graph.begin();
+        // A form names a ruling that was noted before it.
+        let forms: Vec<(Place, Disclosure)> =
+            self.pending.iter().map(|entry| (*entry.key(), *entry.value())).collect();
+        for (id, record) in std::mem::take(&mut *self.rulings.lock()) {
+            commit.put::<Decisions>(&(id,), &Json(record));
+        }
+        for ((event, server), disclosure) in &forms {
+            let value = (u8::from(disclosure.whole), disclosure.ruling, disclosure.at);
+            commit.put::<Disclosures>(&(*event, *server), &value);
+        }
+        for record in std::mem::take(&mut *self.refusals.lock()) {
+            let number = self.next_refusal.fetch_add(1, Ordering::Relaxed);
+            commit.put::<Refusals>(&(now_ms(), number), &Json(record));
+        }
+        if !commit.is_empty() {
+            self.graph.commit_beside_log_durably(commit).await?;
+        }
+        for (place, disclosure) in forms {
+            self.known.insert(place, disclosure.whole);
+            self.pending.remove(&place);
+        }
+        Ok(())
+    }
+
+    /// Writes down refusals, and forgets the oldest beyond the bound.
+    pub(crate) async fn keep_refusals(&self) -> Result<(), Error> {
+        let records = std::mem::take(&mut *self.refusals.lock());
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut commit = self.graph.begin();
+        for record in records {
+            let number = self.next_refusal.fetch_add(1, Ordering::Relaxed);
+            commit.put::<Refusals>(&(now_ms(), number), &Json(record));
+        }
+        let kept = self.graph.scan::<Refusals, _>(&()).reverse();
+        for entry in kept.iter().skip(limits::REFUSALS) {
+            commit.delete::<Refusals>(&entry?.0);
+        }
+        Ok(self.graph.commit_beside_log_durably(commit).await?)
+    }
+
+    /// Who got an event, and in which form.
+    pub(crate) fn of_event(&self, event: EventNum) -> Result<Vec<(OwnedServerName, Disclosure)>, Error> {
+        let mut found = Vec::new();
+        for entry in self.graph.scan::<Disclosures, _>(&(event,)).iter() {
+            let ((_, server), (whole, ruling, at)) = entry?;
+            let name = self.graph.name(NameKind::Server, server.0)?;
+            let Ok(name) = OwnedServerName::try_from(&*name) else { continue };
+            found.push((name, Disclosure { whole: whole == 1, ruling, at }));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,132 @@
+//! The border: what crosses between this enclave and others, and who inside it may know what.
+//!
+//! [`Border`] is the rooms' gate ([`postern_rooms::Gate`]): every door asks it. Labels and clearances decide first, by rules nobody
+//! can set aside; Cedar policies decide the rest. What leaves is in the disclosure ledger before it leaves, and stays what it
+//! was; what is refused is kept with its reason.
+
+mod admission;
+mod error;
+mod facts;
+mod files;
+mod gate;
+mod ledger;
+pub mod limits;
+mod requests;
+mod rulings;
+mod saying;
+pub mod settings;
+mod standing;
+
+pub use admission::BANNER;
+pub use error::Error;
+pub use facts::{ENCRYPTION, FLOOR, LABEL};
+pub use ledger::Disclosure;
+pub use settings::{Directory, Wrong};
+
+use arc_swap::ArcSwap;
+use ledger::Ledger;
+use postern_graph::{EventNum, Graph};
+use postern_media::Media;
+use postern_users::Users;
+use quick_cache::sync::Cache;
+use requests::Requests;
+use ruma::{OwnedServerName, ServerName};
+use standing::Standing;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// How often what was refused is written down.
+const KEEP: Duration = Duration::from_secs(1);
+
+/// The border. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Border(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) server: OwnedServerName,
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) users: Arc<Users>,
+    pub(crate) media: Arc<Media>,
+    directory: Option<PathBuf>,
+    standing: ArcSwap<Standing>,
+    pub(crate) ledger: Ledger,
+    pub(crate) requests: Requests,
+    /// Refusals that were told of lately, and when.
+    pub(crate) told: Cache<(String, String, String), u64>,
+}
+
+impl Border {
+    /// The border of a server, as what stands in `directory` and in the tables says.
+    ///
+    /// # Errors
+    /// [`Error::Wrong`] with all that cannot be used.
+    pub fn new(
+        server: &ServerName,
+        directory: Option<PathBuf>,
+        graph: Arc<Graph>,
+        users: Arc<Users>,
+        media: Arc<Media>,
+    ) -> Result<Self, Error> {
+        let standing = Standing::load(server, read(directory.as_ref())?, &graph, None)?;
+        Ok(Self(Arc::new(Inner {
+            server: server.to_owned(),
+            ledger: Ledger::new(graph.clone()),
+            graph,
+            users,
+            media,
+            directory,
+            standing: ArcSwap::from_pointee(standing),
+            requests: Requests::default(),
+            told: Cache::new(limits::REFUSALS_TOLD),
+        })))
+    }
+
+    /// Reads everything again. What is wrong changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Wrong`] with all that cannot be used.
+    pub fn reload(&self) -> Result<(), Error> {
+        let now = self.standing();
+        let directory = read(self.0.directory.as_ref())?;
+        let standing = Standing::load(&self.0.server, directory, &self.0.graph, now.bundle.as_ref())?;
+        self.0.standing.store(Arc::new(standing));
+        Ok(())
+    }
+
+    /// How things stand now.
+    pub(crate) fn standing(&self) -> Arc<Standing> {
+        self.0.standing.load_full()
+    }
+
+    /// Who got an event, and in which form.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn disclosures(&self, event: EventNum) -> Result<Vec<(OwnedServerName, Disclosure)>, Error> {
+        self.0.ledger.of_event(event)
+    }
+
+    /// Writes down what was refused, until the server stops.
+    pub async fn keep(self, stopping: CancellationToken) {
+        loop {
+            let is_last = tokio::select! {
+                () = stopping.cancelled() => true,
+                () = tokio::time::sleep(KEEP) => false,
+            };
+            if let Err(error) = self.0.ledger.keep_refusals().await {
+                tracing::error!(%error, "what was refused cannot be written down");
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+}
+
+fn read(directory: Option<&PathBuf>) -> Result<Directory, Error> {
+    Ok(match directory {
+        Some(path) => Directory::read(path)?,
+        None => Directory::none(),
+    })
+}

@@ -1,0 +1,26 @@
+//! What is bounded, and by how much.
+
+/// A file of the border's directory, bytes.
+pub const FILE_BYTES: u64 = 1 << 20;
+/// Security policies in the directory.
+pub const SPIF_FILES: usize = 64;
+/// Rooms whose label is kept ready, a few hundred bytes each.
+pub const ROOMS_IN_MEMORY: usize = 20_000;
+/// Events whose label and findings are kept ready, a few hundred bytes each: those on their way out now.
+pub const EVENTS_IN_MEMORY: usize = 20_000;
+/// Rulings kept ready, about a kilobyte each.
+pub const RULINGS_IN_MEMORY: usize = 20_000;
+/// Users and devices whose clearance is kept ready.
+pub const HOLDERS_IN_MEMORY: usize = 20_000;
+/// Forms of events for servers kept ready, 24 bytes each.
+pub const FORMS_IN_MEMORY: usize = 200_000;
+/// Refusals that are kept.
+pub const REFUSALS: usize = 100_000;
+/// Refusals that may wait for being written down; more are counted only.
+pub const PENDING_REFUSALS: usize = 10_000;
+/// Events showing a file that are looked at for one that lets it out.
+pub const SHOWING_EVENTS: usize = 200;
+/// Rooms of an uploader that are looked at for a file that no event shows.
+pub const UPLOADERS_ROOMS: usize = 5_000;
+/// Refusals of which it is remembered that they were told of.
+pub const REFUSALS_TOLD: usize = 10_000;

@@ -1,0 +1,260 @@
+//! What local users say: at which label, by whom, and so that a redacted copy of it tells nothing.
+
+use crate::{
+    Border, Error,
+    facts::{FLOOR, Held, LABEL, RoomFacts, kind_of, said_in, shows_file, text_of},
+    gate::{dominates, why_not},
+    rulings::{self, Key, Party, rule},
+    standing::Standing,
+};
+use postern_policy::{
+    Label,
+    decide::{self, Action, Context, Direction, Door, Principal, Question, Resource},
+};
+use postern_rooms::{Draft, Error as RoomsError, Event, NEVER_REDACTED, Rooms, SALT};
+use ruma::UserId;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+fn forbidden(why: impl Into<String>) -> Error {
+    RoomsError::Forbidden(why.into()).into()
+}
+
+impl Border {
+    /// Lets pass what a local user wants to say, changed where it has to be.
+    pub(crate) fn says(
+        &self,
+        standing: &Standing,
+        rooms: &Rooms,
+        create: &Event,
+        sender: &UserId,
+        draft: &mut Draft,
+        related: &[Arc<Event>],
+    ) -> Result<(), Error> {
+        let facts = match standing.rooms.get(&create.record.room) {
+            Some(facts) => facts,
+            // A room that is being created is not in the store yet.
+            None => {
+                let content = create.content_as().unwrap_or_default();
+                Arc::new(RoomFacts::of(standing, create.room_id.clone(), &content))
+            }
+        };
+        let mut content: Map<String, Value> = serde_json::from_str(draft.content.get())
+            .map_err(|error| RoomsError::BadJson(error.to_string()))?;
+        let said = said_in(standing, &content).map_err(|error| forbidden(&*error))?;
+        if facts.is_unlabelled() && said.is_none() && !standing.watches_all {
+            return Ok(());
+        }
+        let never_redacted = draft.state_key.is_some() && NEVER_REDACTED.contains(&draft.event_type.as_str());
+        let own = match &said {
+            Some(said) => standing.resolve(Some(said)),
+            None if never_redacted => facts.floor.clone(),
+            None => facts.ceiling.clone(),
+        };
+        if let Some(said) = &said {
+            self.is_fitting(standing, &facts, said, &own, never_redacted, related)?;
+            // Clients may send it as people write it.
+            content.insert(LABEL.to_owned(), said.to_json());
+        }
+        let number = rooms.user(sender)?;
+        let device = draft.txn.as_ref().map_or("", |txn| txn.device.as_str());
+        let holder = match number {
+            Some(number) => self.holder(standing, number, sender, device)?,
+            None => return Err(forbidden("you are not known here")),
+        };
+        let cleared = dominates(&holder.clearance, &own);
+        if !cleared {
+            let why = why_not(standing, &holder.clearance, &own);
+            return Err(forbidden(format!("you are not cleared for what you want to say: {why}")));
+        }
+        if !facts.is_unlabelled() {
+            keeps_to_the_label(&facts, rooms, sender, draft, &content)?;
+        }
+        self.is_permitted(standing, &facts, create, holder.user.clone(), number, draft, &said, &content)?;
+        if !own.as_ref().is_ok_and(|own| own.is_unlabelled())
+            && !never_redacted
+            && draft.event_type != "m.room.encrypted"
+        {
+            let salt: u128 = rand::random();
+            content.insert(SALT.to_owned(), format!("{salt:032x}").into());
+        }
+        draft.content = serde_json::value::to_raw_value(&content)
+            .map_err(|error| RoomsError::BadJson(error.to_string()))?;
+        Ok(())
+    }
+
+    /// Whether an event may have the label it says.
+    fn is_fitting(
+        &self,
+        standing: &Standing,
+        facts: &RoomFacts,
+        said: &Label,
+        own: &Held,
+        never_redacted: bool,
+        related: &[Arc<Event>],
+    ) -> Result<(), Error> {
+        let own = own.as_ref().map_err(|error| forbidden(&**error))?;
+        let said = text_of(standing, said);
+        let ceiling = facts.ceiling.as_ref().map_err(|error| forbidden(&**error))?;
+        if !own.at_most(ceiling) {
+            let room =
+                facts.label.as_ref().map_or_else(|| "no label".to_owned(), |label| text_of(standing, label));
+            return Err(forbidden(format!("the label {said} is above that of the room, {room}")));
+        }
+        if never_redacted && facts.floor.as_ref().is_ok_and(|floor| !own.at_most(floor)) {
+            return Err(forbidden(
+                "all servers of the room have to see this: it cannot have a label above the room's floor",
+            ));
+        }
+        for target in related {
+            let content: Map<String, Value> = target.content_as().unwrap_or_default();
+            let its = match said_in(standing, &content) {
+                Ok(Some(label)) => standing.resolve(Some(&label)),
+                Ok(None) => facts.ceiling.clone(),
+                Err(error) => Err(error),
+            };
+            if !its.is_ok_and(|its| its.at_most(own)) {
+                return Err(forbidden(format!(
+                    "the label {said} is below that of what you relate to: to say it again at a lower label, ask for a release"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn is_permitted(
+        &self,
+        standing: &Standing,
+        facts: &RoomFacts,
+        create: &Event,
+        user: Arc<decide::User>,
+        number: Option<postern_graph::UserNum>,
+        draft: &Draft,
+        said: &Option<Label>,
+        content: &Map<String, Value>,
+    ) -> Result<(), Error> {
+        let invited = (draft.event_type == "m.room.member"
+            && content.get("membership").and_then(Value::as_str) == Some("invite"))
+        .then(|| draft.state_key.as_deref().and_then(|user| UserId::parse(user).ok()))
+        .flatten();
+        let action = match (&invited, &draft.state_key) {
+            (Some(_), _) => Action::Invite,
+            // Coming and going is asked about where one comes in.
+            (None, Some(_)) if draft.event_type == "m.room.member" => return Ok(()),
+            (None, Some(_)) => Action::State,
+            (None, None) => Action::Send,
+        };
+        let target = invited.as_ref().map(|invited| {
+            if invited.server_name() == self.0.server {
+                let account = crate::standing::Account { admin: false, guest: false };
+                standing.holder(&self.0.server, invited, "".into(), &account).user
+            } else {
+                rulings::user_of(&standing.peer(invited.server_name()), invited.as_str())
+            }
+        });
+        // Whether the invited is cleared was asked before.
+        let number = number.unwrap_or(postern_graph::UserNum(0));
+        let key = Key {
+            party: Party::Holder(
+                number,
+                draft.txn.as_ref().map(|txn| txn.device.clone()).unwrap_or_default(),
+            ),
+            action,
+            room: create.record.room,
+            event: (action != Action::Invite).then(|| {
+                let label = said.as_ref().map(|said| standing.number(&text_of(standing, said)));
+                (draft.event_type.clone(), String::new(), label.unwrap_or(facts.ceiling_number), 0)
+            }),
+            has_media: shows_file(content),
+            dominates: true,
+            sender_dominates: true,
+            target: invited.as_ref().map(ToString::to_string),
+            hour: Key::now(),
+        };
+        let ruling = rule(standing, &self.0.ledger, key, |hour| Question {
+            principal: Principal::User(user.clone()),
+            action,
+            resource: if action == Action::Invite {
+                Resource::Room(facts.room.clone())
+            } else {
+                Resource::Event(Arc::new(decide::Event {
+                    id: String::new(),
+                    r#type: draft.event_type.clone(),
+                    kind: kind_of(&draft.event_type, draft.state_key.is_some(), content),
+                    room: facts.room.clone(),
+                    sender: user.clone(),
+                    label: said.as_ref().map(|said| text_of(standing, said)),
+                    has_media: shows_file(content),
+                    size: u32::try_from(draft.content.get().len()).unwrap_or(u32::MAX),
+                }))
+            },
+            context: Context {
+                dominates: true,
+                sender_dominates: true,
+                encrypted: draft.event_type == "m.room.encrypted",
+                at: rulings::at(hour),
+                via: Door::Client,
+                direction: Direction::Within,
+                target: target.clone(),
+                ..Context::default()
+            },
+        });
+        if ruling.allowed {
+            return Ok(());
+        }
+        let what = if draft.event_type.is_empty() { "this" } else { draft.event_type.as_str() };
+        self.refuse(action.as_str(), &user.id, facts.id.as_str(), &ruling.why);
+        Err(forbidden(format!("you may not send {what} here: {}", ruling.why)))
+    }
+}
+
+/// What may not be done in a labelled room, because it would let in, or tell, servers and people that nobody asked about.
+fn keeps_to_the_label(
+    facts: &RoomFacts,
+    rooms: &Rooms,
+    sender: &UserId,
+    draft: &Draft,
+    content: &Map<String, Value>,
+) -> Result<(), Error> {
+    let text = |key: &str| content.get(key).and_then(Value::as_str);
+    let integer = |key: &str, default: i64| content.get(key).and_then(Value::as_i64).unwrap_or(default);
+    match draft.event_type.as_str() {
+        "m.room.history_visibility" if text("history_visibility") == Some("world_readable") => {
+            Err(forbidden("a labelled room cannot be read by everybody"))
+        }
+        "m.room.join_rules" if facts.federate && text("join_rule") == Some("public") => Err(forbidden(
+            "a labelled room that other servers may be in cannot be joined by everybody: any server of it could let others in",
+        )),
+        "m.room.guest_access" if text("guest_access") == Some("can_join") => {
+            Err(forbidden("guests cannot join a labelled room"))
+        }
+        "m.room.power_levels" if facts.federate => {
+            let invite = integer("invite", 0);
+            if integer("users_default", 0) >= invite {
+                return Err(forbidden(
+                    "in a labelled room that other servers may be in not everybody may invite: who invites lets servers in",
+                ));
+            }
+            let users = content.get("users").and_then(Value::as_object).into_iter().flatten();
+            for (user, level) in users {
+                let is_foreign = UserId::parse(user).is_ok_and(|user| !rooms.is_local(&user));
+                if is_foreign && level.as_i64().unwrap_or(i64::MAX) >= invite {
+                    return Err(forbidden(format!(
+                        "{user} is of another server and may not get the power to invite to a labelled room"
+                    )));
+                }
+            }
+            Ok(())
+        }
+        "m.room.member" if facts.is_mixed && content.contains_key("reason") => Err(forbidden(format!(
+            "all servers of the room see why {} is changed, also those that may not see all of it ({FLOOR}): give no reason",
+            if draft.state_key.as_deref() == Some(sender.as_str()) {
+                "your membership"
+            } else {
+                "a membership"
+            }
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,282 @@
+//! What the security officer writes: a directory with `border.toml`, security policies in `spif/`, Cedar policies in
+//! `policies/`. `docs/border.md` is for whoever writes these.
+
+use crate::limits;
+use postern_policy::{
+    decide::{self, Base, Keys, Sources},
+    spif::Spif,
+};
+use ruma::{OwnedRoomId, OwnedServerName};
+use serde::Deserialize;
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+/// The file in the directory that says who is who.
+pub const FILE: &str = "border.toml";
+
+/// All that is wrong with what the officer wrote, each with where it stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wrong(pub Vec<String>);
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the border is not set up right:")?;
+        self.0.iter().try_for_each(|one| write!(f, "\n  {one}"))
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+/// `border.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Document {
+    /// What crosses the border before any policy says more.
+    pub base: Option<Base>,
+    /// The label of rooms that are created without one, as text.
+    pub default_label: Option<String>,
+    /// The clearance of local users who have none of their own, as text.
+    pub default_clearance: Option<String>,
+    /// Whether the topics of labelled rooms begin with the label's marking.
+    pub topic_marking: bool,
+    /// Whether policies have to be signed, and by whom: the names and public keys of officers.
+    pub policies: PolicySettings,
+    /// What is looked for in content before it leaves.
+    pub guards: Option<postern_guards::Settings>,
+    /// The other servers.
+    pub peer: Vec<PeerEntry>,
+    /// The ways to them.
+    pub link: Vec<LinkEntry>,
+    /// Users of this server.
+    pub user: Vec<UserEntry>,
+    /// Their devices.
+    pub device: Vec<DeviceEntry>,
+}
+
+/// How policies come.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicySettings {
+    /// Only policies in a signed bundle count.
+    pub require_signed: bool,
+    /// Whose signature is good: key id (`ed25519:name`) to ed25519 public key, unpadded base64.
+    pub keys: std::collections::BTreeMap<String, String>,
+    /// How many of them have to sign; one at least.
+    pub signatures_needed: usize,
+}
+
+/// Another server.
+#[derive(Debug, Clone, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerEntry {
+    /// Its name.
+    pub name: OwnedServerName,
+    /// Whether policies count it as accredited. One that is not is known, and may be spoken with where policies say so.
+    #[serde(default = "yes")]
+    pub accredited: bool,
+    /// Up to what it may see, as text; without, what has no label.
+    #[serde(default)]
+    pub clearance: Option<String>,
+    /// Up to what its events are believed, as text; without, up to its clearance.
+    #[serde(default)]
+    pub accreditation: Option<String>,
+    /// Names of what it belongs to, for policies.
+    #[serde(default)]
+    pub federations: BTreeSet<String>,
+    /// The link by which it is reached: its clearance bounds the server's.
+    #[serde(default)]
+    pub link: Option<String>,
+    /// The only rooms it may be in; without, all that its clearance allows.
+    #[serde(default)]
+    pub rooms: Option<BTreeSet<OwnedRoomId>>,
+    /// The label of its events that say none, as text; without, that of the room.
+    #[serde(default)]
+    pub default_label: Option<String>,
+    /// When it is spoken with, UTC; without, always.
+    #[serde(default)]
+    pub hours: Vec<Hours>,
+    /// Requests a second that it may make for long; without, no bound of its own.
+    #[serde(default)]
+    pub requests_per_second: Option<u32>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// A stretch of the week.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hours {
+    /// 1 is Monday, 7 is Sunday.
+    pub days: BTreeSet<u8>,
+    /// The first hour, 0 to 23.
+    pub from: u8,
+    /// The hour it ends before, 1 to 24.
+    pub to: u8,
+}
+
+impl Hours {
+    /// Whether a time, milliseconds since the epoch, is in it.
+    #[must_use]
+    pub fn contains(&self, at: u64) -> bool {
+        let hour = at / 3_600_000 % 24;
+        // The epoch was a Thursday.
+        let day = (at / 86_400_000 + 3) % 7 + 1;
+        self.days.iter().any(|one| u64::from(*one) == day)
+            && (u64::from(self.from)..u64::from(self.to)).contains(&hour)
+    }
+}
+
+/// A way to other servers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkEntry {
+    /// What peers call it by.
+    pub name: String,
+    /// What may go over it, as text.
+    pub clearance: String,
+    /// Whether policies count it as accredited.
+    #[serde(default = "yes")]
+    pub accredited: bool,
+}
+
+/// Users of this server.
+#[derive(Debug, Clone, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserEntry {
+    /// A user's id, or a pattern with `*`. Of several that fit, the first counts.
+    pub id: String,
+    /// Up to what they may see, as text.
+    #[serde(default)]
+    pub clearance: Option<String>,
+    /// What they are, for policies.
+    #[serde(default)]
+    pub roles: BTreeSet<String>,
+}
+
+/// Devices of users of this server.
+#[derive(Debug, Clone, Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceEntry {
+    /// A device's id, or a pattern with `*`.
+    pub id: String,
+    /// Whose: a user's id, or a pattern with `*`.
+    #[serde(default = "anyone")]
+    pub user: String,
+    /// Up to what may be seen on it, as text.
+    pub clearance: String,
+}
+
+fn anyone() -> String {
+    "*".to_owned()
+}
+
+/// What stands in a border's directory, read; nothing of it is understood yet.
+#[derive(Debug)]
+pub struct Directory {
+    /// `border.toml`.
+    pub document: Document,
+    /// The security policies of `spif/`, in the order of their files.
+    pub spifs: Vec<Spif>,
+    /// Where the Cedar policies come from.
+    pub sources: Sources,
+}
+
+impl Directory {
+    /// Without a directory: nothing is labelled by itself, and what has no label crosses the border as everywhere in
+    /// Matrix.
+    #[must_use]
+    pub fn none() -> Self {
+        let sources = Sources { base: Base::Open, ..Sources::default() };
+        Self { document: Document::default(), spifs: Vec::new(), sources }
+    }
+
+    /// Reads a directory.
+    ///
+    /// # Errors
+    /// [`Wrong`] with all that cannot be read.
+    pub fn read(path: &Path) -> Result<Self, Wrong> {
+        let mut wrong = Vec::new();
+        let document = match read_bounded(&path.join(FILE)) {
+            Ok(text) => toml::from_str::<Document>(&text).map_err(|error| format!("{FILE}: {error}")),
+            Err(error) => Err(error),
+        };
+        let document = document.unwrap_or_else(|error| {
+            wrong.push(error);
+            Document::default()
+        });
+        let spifs = read_spifs(&path.join("spif"), &mut wrong);
+        let given = document.policies.keys.iter().map(|(id, key)| (id.as_str(), key.as_str()));
+        let keys = Keys::new(given, document.policies.signatures_needed).unwrap_or_else(|error| {
+            wrong.push(format!("{FILE}: policies.keys: {error}"));
+            Keys::default()
+        });
+        let policies = path.join("policies");
+        let sources = Sources {
+            base: document.base.unwrap_or(Base::Peers),
+            directory: policies.is_dir().then_some(policies),
+            keys,
+            require_signed: document.policies.require_signed,
+        };
+        if wrong.is_empty() { Ok(Self { document, spifs, sources }) } else { Err(Wrong(wrong)) }
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<String, String> {
+    let named = |error: &dyn fmt::Display| format!("{}: {error}", path.display());
+    let size = std::fs::metadata(path).map_err(|error| named(&error))?.len();
+    if size > limits::FILE_BYTES {
+        return Err(named(&format_args!("is larger than {} bytes", limits::FILE_BYTES)));
+    }
+    std::fs::read_to_string(path).map_err(|error| named(&error))
+}
+
+/// The security policies of a directory; none if it is not there.
+fn read_spifs(path: &Path, wrong: &mut Vec<String>) -> Vec<Spif> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        Err(error) => {
+            wrong.push(format!("{}: {error}", path.display()));
+            return Vec::new();
+        }
+    };
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.sort();
+    let mut spifs = Vec::new();
+    for file in files.iter().take(limits::SPIF_FILES) {
+        let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        if !matches!(ending, "toml" | "json" | "xml") {
+            continue;
+        }
+        let text = match read_bounded(file) {
+            Ok(text) => text,
+            Err(error) => {
+                wrong.push(error);
+                continue;
+            }
+        };
+        let read = match ending {
+            "toml" => Spif::from_toml(&text),
+            "json" => Spif::from_json(&text),
+            _ => Spif::from_xml(&text).map(|import| import.spif),
+        };
+        match read {
+            Ok(spif) => spifs.push(spif),
+            Err(problems) => {
+                wrong.extend(problems.0.iter().map(|problem| format!("{}: {problem}", file.display())));
+            }
+        }
+    }
+    spifs
+}
+
+impl From<decide::Refused> for Wrong {
+    fn from(refused: decide::Refused) -> Self {
+        Self(refused.0.iter().map(ToString::to_string).collect())
+    }
+}

@@ -1,0 +1,401 @@
+//! How things stand: everything that decides, read from the directory and the tables, understood, and kept ready. It is
+//! never changed, only replaced; what was found out under one standing is forgotten with it.
+
+use crate::{
+    Error,
+    facts::{EventFacts, RoomFacts},
+    limits,
+    rulings::{Key, Ruling},
+    settings::{DeviceEntry, Directory, FILE, Hours, PeerEntry, UserEntry, Wrong},
+};
+use dashmap::DashMap;
+use postern_graph::{
+    EventNum, Graph, RoomNum, UserNum,
+    codec::Json,
+    schema::{Clearances, PeerTable},
+};
+use postern_guards::Guards;
+use postern_policy::{
+    Clearance, Label, Policies, Resolved, ResolvedClearance,
+    decide::{self, Accepted, Base, Decider},
+    spif::Spif,
+};
+use postern_rooms::glob::Glob;
+use quick_cache::sync::Cache;
+use ruma::{DeviceId, OwnedRoomId, OwnedServerName, ServerName, UserId};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+/// Users among the kinds of holders in `schema::Clearances`; the others are devices.
+pub(crate) const USER: u8 = 0;
+
+/// Words in policies by which an answer depends on one event alone, or on what a room is like at the moment.
+const PARTICULAR: [&str; 5] = ["size", "Event::", "servers", "public", "direct"];
+
+/// How things stand.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// The security policies.
+    pub(crate) policies: Policies,
+    /// The Cedar policies.
+    pub(crate) decider: Decider,
+    pub(crate) base: Base,
+    /// The bundle the Cedar policies are of.
+    pub(crate) bundle: Option<Accepted>,
+    pub(crate) guards: Option<Guards>,
+    pub(crate) default_label: Option<Label>,
+    pub(crate) topic_marking: bool,
+    /// Whether what has no label is decided about, too, and written down.
+    pub(crate) watches_all: bool,
+    /// Whether some policy makes its answer depend on more than what tells rulings apart.
+    pub(crate) is_particular: bool,
+    peers: HashMap<OwnedServerName, Arc<Peer>>,
+    unknown: Arc<ResolvedClearance>,
+    users: Vec<(Glob, UserGrant)>,
+    devices: Vec<(Glob, Glob, Arc<ResolvedClearance>)>,
+    /// What users who have nothing of their own have.
+    ordinary: UserGrant,
+    pub(crate) rooms: Cache<RoomNum, Arc<RoomFacts>>,
+    pub(crate) events: Cache<(EventNum, bool), Arc<EventFacts>>,
+    pub(crate) rulings: Cache<Key, Arc<Ruling>>,
+    pub(crate) holders: Cache<(UserNum, String), Arc<Holder>>,
+    /// Labels and sets of findings, numbered.
+    numbers: DashMap<String, u32>,
+    next_number: AtomicU32,
+}
+
+/// Another server.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) accredited: bool,
+    /// What it may see: its own clearance, and that of the link to it.
+    pub(crate) clearance: Arc<ResolvedClearance>,
+    /// Up to what its events are believed.
+    pub(crate) accreditation: Arc<ResolvedClearance>,
+    pub(crate) default_label: Option<Label>,
+    pub(crate) rooms: Option<BTreeSet<OwnedRoomId>>,
+    pub(crate) hours: Vec<Hours>,
+    pub(crate) requests_per_second: Option<u32>,
+    /// As policies see it.
+    pub(crate) server: Arc<decide::Server>,
+}
+
+#[derive(Debug, Clone)]
+struct UserGrant {
+    clearance: Arc<ResolvedClearance>,
+    text: Option<String>,
+    roles: BTreeSet<String>,
+}
+
+/// A user of this server, on a device.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    pub(crate) clearance: Arc<ResolvedClearance>,
+    /// As policies see them.
+    pub(crate) user: Arc<decide::User>,
+}
+
+/// What is known of a local user's account.
+pub(crate) struct Account {
+    pub(crate) admin: bool,
+    pub(crate) guest: bool,
+}
+
+/// Reads texts, and gathers all that is wrong with them.
+struct Reader<'p> {
+    policies: &'p Policies,
+    wrong: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn clearance(&mut self, place: &str, text: Option<&str>) -> Clearance {
+        let Some(text) = text else { return Clearance::none() };
+        self.policies.parse_clearance(text).unwrap_or_else(|error| {
+            self.wrong.push(format!("{place}: {error}"));
+            Clearance::none()
+        })
+    }
+
+    fn resolved(&mut self, place: &str, text: Option<&str>) -> Arc<ResolvedClearance> {
+        let clearance = self.clearance(place, text);
+        Arc::new(self.policies.resolve_clearance(&clearance).unwrap_or_else(|error| {
+            self.wrong.push(format!("{place}: {error}"));
+            self.policies.uncleared()
+        }))
+    }
+
+    fn label(&mut self, place: &str, text: Option<&str>) -> Option<Label> {
+        let label = self.policies.parse_label(text?).and_then(|label| {
+            self.policies.resolve(&label)?;
+            Ok(label)
+        });
+        label.map_err(|error| self.wrong.push(format!("{place}: {error}"))).ok()
+    }
+}
+
+impl Standing {
+    /// Reads and understands everything.
+    ///
+    /// # Errors
+    /// [`Error::Wrong`] with all that is wrong, or the store's.
+    pub(crate) fn load(
+        server: &ServerName,
+        directory: Directory,
+        graph: &Graph,
+        last: Option<&Accepted>,
+    ) -> Result<Self, Error> {
+        let Directory { document, spifs, sources } = directory;
+        let policies = security_policies(spifs)?;
+        let mut reader = Reader { policies: &policies, wrong: Vec::new() };
+        let loaded = match sources.load(&[], last) {
+            Ok(loaded) => Some(loaded),
+            Err(refused) => {
+                reader.wrong.extend(Wrong::from(refused).0);
+                None
+            }
+        };
+        let guards = document.guards.as_ref().map(Guards::new).transpose().unwrap_or_else(|error| {
+            reader.wrong.push(format!("{FILE}: guards: {error}"));
+            None
+        });
+        let default_label = reader.label("default_label", document.default_label.as_deref());
+        let mut links = HashMap::new();
+        for link in &document.link {
+            let place = format!("link {}", link.name);
+            let clearance = reader.resolved(&place, Some(&link.clearance));
+            let described = Arc::new(decide::Link {
+                name: link.name.clone(),
+                accredited: link.accredited,
+                clearance: Some(link.clearance.clone()),
+            });
+            if links.insert(link.name.clone(), (clearance, described)).is_some() {
+                reader.wrong.push(format!("{place}: stands there twice"));
+            }
+        }
+        let mut entries: HashMap<OwnedServerName, PeerEntry> = HashMap::new();
+        for peer in document.peer {
+            let name = peer.name.clone();
+            if entries.insert(name.clone(), peer).is_some() {
+                reader.wrong.push(format!("peer {name}: stands there twice"));
+            }
+        }
+        // What administrators wrote into the table goes before what stands in the file.
+        for entry in graph.scan::<PeerTable, _>(&()).iter() {
+            let ((name,), Json(entry)) = entry?;
+            let Ok(name) = OwnedServerName::try_from(name) else { continue };
+            match serde_json::from_value::<Option<PeerEntry>>(entry) {
+                Ok(Some(entry)) => {
+                    entries.insert(name, entry);
+                }
+                Ok(None) => {
+                    entries.remove(&name);
+                }
+                Err(error) => reader.wrong.push(format!("peer {name}: {error}")),
+            }
+        }
+        let mut peers = HashMap::new();
+        for (name, entry) in entries {
+            if name == *server {
+                reader.wrong.push(format!("peer {name}: is this server"));
+                continue;
+            }
+            let peer = read_peer(&mut reader, &links, entry);
+            peers.insert(name, Arc::new(peer));
+        }
+        let ordinary = UserGrant {
+            clearance: reader.resolved("default_clearance", document.default_clearance.as_deref()),
+            text: document.default_clearance.clone(),
+            roles: BTreeSet::new(),
+        };
+        let (mut users, mut devices) = (Vec::new(), Vec::new());
+        for entry in graph.scan::<Clearances, _>(&()).iter() {
+            let ((kind, name), Json(entry)) = entry?;
+            if kind == USER {
+                match serde_json::from_value::<UserEntry>(entry) {
+                    Ok(entry) => users.push(read_user(&mut reader, entry)),
+                    Err(error) => reader.wrong.push(format!("user {name}: {error}")),
+                }
+            } else {
+                match serde_json::from_value::<DeviceEntry>(entry) {
+                    Ok(entry) => devices.push(read_device(&mut reader, entry)),
+                    Err(error) => reader.wrong.push(format!("device {name}: {error}")),
+                }
+            }
+        }
+        users.extend(document.user.into_iter().map(|entry| read_user(&mut reader, entry)));
+        devices.extend(document.device.into_iter().map(|entry| read_device(&mut reader, entry)));
+        let wrong = std::mem::take(&mut reader.wrong);
+        let Some(loaded) = loaded.filter(|_| wrong.is_empty()) else { return Err(Wrong(wrong).into()) };
+        let own = |id: &str| !(id.starts_with("base-") || id.starts_with("rail-"));
+        let has_own = loaded.set.rules().any(|rule| own(&rule.id));
+        let is_particular = loaded
+            .set
+            .rules()
+            .filter(|rule| own(&rule.id))
+            .any(|rule| PARTICULAR.iter().any(|word| rule.text().contains(word)));
+        Ok(Self {
+            unknown: Arc::new(policies.uncleared()),
+            watches_all: sources.base != Base::Open || has_own || guards.is_some() || !peers.is_empty(),
+            base: sources.base,
+            decider: Decider::new(loaded.set),
+            bundle: loaded.bundle.or_else(|| last.cloned()),
+            policies,
+            guards,
+            default_label,
+            topic_marking: document.topic_marking,
+            is_particular,
+            peers,
+            users,
+            devices,
+            ordinary,
+            rooms: Cache::new(limits::ROOMS_IN_MEMORY),
+            events: Cache::new(limits::EVENTS_IN_MEMORY),
+            rulings: Cache::new(limits::RULINGS_IN_MEMORY),
+            holders: Cache::new(limits::HOLDERS_IN_MEMORY),
+            numbers: DashMap::new(),
+            next_number: AtomicU32::new(0),
+        })
+    }
+
+    /// What is known of another server; of one that nobody has written down, its name.
+    pub(crate) fn peer(&self, name: &ServerName) -> Arc<Peer> {
+        if let Some(peer) = self.peers.get(name) {
+            return peer.clone();
+        }
+        Arc::new(Peer {
+            accredited: false,
+            clearance: self.unknown.clone(),
+            accreditation: self.unknown.clone(),
+            default_label: None,
+            rooms: None,
+            hours: Vec::new(),
+            requests_per_second: None,
+            server: Arc::new(decide::Server { name: name.to_string(), ..decide::Server::default() }),
+        })
+    }
+
+    /// The servers that are written down.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (&OwnedServerName, &Arc<Peer>)> {
+        self.peers.iter()
+    }
+
+    /// A user of this server on a device, none for what the user may see anywhere.
+    pub(crate) fn holder(
+        &self,
+        server: &ServerName,
+        user: &UserId,
+        device: &DeviceId,
+        account: &Account,
+    ) -> Holder {
+        let found = self.users.iter().find(|(id, _)| id.matches(user.as_str()));
+        let grant = found.map_or(&self.ordinary, |(_, grant)| grant);
+        let on = |(id, of, _): &&(Glob, Glob, Arc<ResolvedClearance>)| {
+            id.matches(device.as_str()) && of.matches(user.as_str())
+        };
+        let clearance = match self.devices.iter().find(on) {
+            Some((_, _, clearance)) => Arc::new(grant.clearance.meet(clearance)),
+            None => grant.clearance.clone(),
+        };
+        let server = Arc::new(decide::Server {
+            name: server.to_string(),
+            local: true,
+            accredited: true,
+            ..decide::Server::default()
+        });
+        let user = decide::User {
+            id: user.to_string(),
+            server,
+            admin: account.admin,
+            guest: account.guest,
+            roles: grant.roles.clone(),
+            clearance: grant.text.clone(),
+            device: None,
+        };
+        Holder { clearance, user: Arc::new(user) }
+    }
+
+    /// The number of a label or a set of findings under this standing.
+    pub(crate) fn number(&self, name: &str) -> u32 {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let next = || self.next_number.fetch_add(1, Ordering::Relaxed);
+        *self.numbers.entry(name.to_owned()).or_insert_with(next)
+    }
+
+    /// The label of an object, resolved; why it means nothing here if it does not.
+    pub(crate) fn resolve(&self, label: Option<&Label>) -> Result<Arc<Resolved>, Arc<str>> {
+        self.policies.resolve_if_any(label).map(Arc::new).map_err(|error| error.to_string().into())
+    }
+}
+
+/// The security policies: those of the directory, then those that come with Postern and are not named by these.
+fn security_policies(mut spifs: Vec<Spif>) -> Result<Policies, Error> {
+    let wrong = |problems: postern_policy::spif::Problems| {
+        Error::from(Wrong(problems.0.iter().map(ToString::to_string).collect()))
+    };
+    for preset in Policies::presets().map_err(wrong)?.spifs() {
+        if !spifs.iter().any(|spif| spif.name == preset.name) {
+            spifs.push(preset.clone());
+        }
+    }
+    Policies::new(spifs).map_err(wrong)
+}
+
+fn read_peer(
+    reader: &mut Reader<'_>,
+    links: &HashMap<String, (Arc<ResolvedClearance>, Arc<decide::Link>)>,
+    entry: PeerEntry,
+) -> Peer {
+    let place = format!("peer {}", entry.name);
+    let own = reader.resolved(&place, entry.clearance.as_deref());
+    let accreditation = entry.accreditation.as_deref().or(entry.clearance.as_deref());
+    let accreditation = reader.resolved(&format!("{place}: accreditation"), accreditation);
+    let link = entry.link.as_ref().and_then(|name| {
+        let found = links.get(name);
+        if found.is_none() {
+            reader.wrong.push(format!("{place}: there is no link {name:?}"));
+        }
+        found
+    });
+    let fits = |hours: &Hours| {
+        hours.days.iter().all(|day| (1..=7).contains(day)) && hours.from < hours.to && hours.to <= 24
+    };
+    if !entry.hours.iter().all(fits) {
+        reader.wrong.push(format!("{place}: hours are from 0 to 24, days from 1 (Monday) to 7"));
+    }
+    let default_label = reader.label(&format!("{place}: default_label"), entry.default_label.as_deref());
+    Peer {
+        accredited: entry.accredited,
+        clearance: link.map_or_else(|| own.clone(), |(link, _)| Arc::new(own.meet(link))),
+        accreditation: link
+            .map_or_else(|| accreditation.clone(), |(link, _)| Arc::new(accreditation.meet(link))),
+        default_label,
+        rooms: entry.rooms,
+        hours: entry.hours,
+        requests_per_second: entry.requests_per_second,
+        server: Arc::new(decide::Server {
+            name: entry.name.to_string(),
+            local: false,
+            accredited: entry.accredited,
+            federations: entry.federations,
+            clearance: entry.clearance,
+            link: link.map(|(_, link)| link.clone()),
+        }),
+    }
+}
+
+fn read_user(reader: &mut Reader<'_>, entry: UserEntry) -> (Glob, UserGrant) {
+    let clearance = reader.resolved(&format!("user {}", entry.id), entry.clearance.as_deref());
+    (Glob::new(&entry.id), UserGrant { clearance, text: entry.clearance, roles: entry.roles })
+}
+
+fn read_device(reader: &mut Reader<'_>, entry: DeviceEntry) -> (Glob, Glob, Arc<ResolvedClearance>) {
+    let clearance = reader.resolved(&format!("device {}", entry.id), Some(&entry.clearance));
+    (Glob::new(&entry.id), Glob::new(&entry.user), clearance)
+}

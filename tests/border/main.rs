@@ -1,0 +1,11 @@
+//! The border between enclaves: servers that are each the built program, with what their security officers wrote.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod enclaves;
+mod inside;
+mod labels;
+mod rooms;
+
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_postern");

@@ -1,0 +1,126 @@
+//! Rooms between enclaves: who comes in, and what other servers enforce, too.
+
+use crate::enclaves::{Enclave, Peer, content, high_and_low, join_by, label, mixed_room};
+use postern_world::{Seat, enc};
+use serde_json::json;
+
+#[test]
+fn a_labelled_room_says_how_it_is_marked_and_lets_nobody_in_by_others() {
+    let (high, low) = high_and_low();
+    let (alice, bob) = (high.register("alice"), low.register("bob"));
+    let room = alice.create_room(json!({
+        "preset": "public_chat",
+        "creation_content": { "io.postern.label": "Company INTERNAL" },
+        "invite": [bob.id()],
+    }));
+    let state = |kind: &str| alice.state(&room, kind, "").ok();
+    assert_eq!(state("m.room.create")["io.postern.label"]["class"], "INTERNAL");
+    assert!(state("io.postern.banner")["text"].as_str().unwrap().contains("INTERNAL"));
+    assert_eq!(state("m.room.join_rules")["join_rule"], "restricted");
+    assert_eq!(state("m.room.power_levels")["invite"], 50);
+    let acl = state("m.room.server_acl").to_string();
+    let host = |server: &postern_world::Server| server.name().split(':').next().unwrap().to_owned();
+    assert!(acl.contains(&host(&high.server)) && acl.contains(&host(&low.server)), "{acl}");
+    join_by(&bob, &room, &high.server);
+    let levels = |user: &str| {
+        let mut levels = state("m.room.power_levels");
+        levels["users"][user] = 50.into();
+        levels
+    };
+    alice.try_set_state(&room, "m.room.power_levels", "", levels(bob.id())).refused(403, "M_FORBIDDEN");
+    alice.set_state(
+        &room,
+        "m.room.power_levels",
+        "",
+        levels("@carol:other".replace("other", high.server.name()).as_str()),
+    );
+    alice
+        .try_set_state(&room, "m.room.join_rules", "", json!({ "join_rule": "public" }))
+        .refused(403, "M_FORBIDDEN");
+    alice
+        .try_set_state(
+            &room,
+            "m.room.history_visibility",
+            "",
+            json!({ "history_visibility": "world_readable" }),
+        )
+        .refused(403, "M_FORBIDDEN");
+}
+
+#[test]
+fn who_is_not_a_peer_is_not_spoken_with() {
+    let (here, there) = (Seat::take(), Seat::take());
+    let closed = Enclave::start(&here, "Company INTERNAL", &[], "");
+    let stranger = Enclave::start(&there, "Company INTERNAL", &[Peer(&here, "Company INTERNAL", "")], "");
+    let (alice, bob) = (closed.register("alice"), stranger.register("bob"));
+    let room = alice.create_public_room();
+    let path = format!("/_matrix/client/v3/join/{}?via={}", enc(&room), enc(closed.server.name()));
+    assert_eq!(bob.post(&path, json!({})).status(), 403);
+    let profile = bob.get(&format!("/_matrix/client/v3/profile/{}", enc(alice.id())));
+    assert_eq!(profile.status(), 403, "{}", profile.describe());
+}
+
+#[test]
+fn without_a_directory_what_has_no_label_crosses_as_everywhere_and_what_has_one_does_not() {
+    let [here, there] = postern_world::pair(crate::PROGRAM);
+    let (alice, bob) = (here.register("alice"), there.register("bob"));
+    let room = alice.create_public_room();
+    join_by(&bob, &room, &here);
+    let since = bob.now();
+    let hello = alice.send_text(&room, "hello");
+    bob.sync_until_event(&since, &room, &hello);
+    assert_eq!(content(&bob, &room, &hello), json!({ "msgtype": "m.text", "body": "hello" }), "without salt");
+    let labelled = json!({ "creation_content": { "io.postern.label": label("PUBLIC") } });
+    alice.post("/_matrix/client/v3/createRoom", labelled).refused(403, "M_FORBIDDEN");
+}
+
+#[test]
+fn events_of_a_peer_above_its_accreditation_are_kept_in_quarantine() {
+    let (here, there) = (Seat::take(), Seat::take());
+    let doubted = "accreditation = \"Company PUBLIC\"";
+    let high =
+        Enclave::start(&here, "Company CONFIDENTIAL", &[Peer(&there, "Company INTERNAL", doubted)], "");
+    let low = Enclave::start(&there, "Company INTERNAL", &[Peer(&here, "Company CONFIDENTIAL", "")], "");
+    let (alice, bob) = (high.register("alice"), low.register("bob"));
+    let room = mixed_room(&alice, &bob);
+    join_by(&bob, &room, &high.server);
+    let since = alice.now();
+    let say = |body: &str, class: &str| {
+        bob.send(
+            &room,
+            "m.room.message",
+            json!({ "msgtype": "m.text", "body": body, "io.postern.label": label(class) }),
+        )
+    };
+    let doubtful = say("believe me", "INTERNAL");
+    let fine = say("good morning", "PUBLIC");
+    let seen = alice.sync_until_event(&since, &room, &fine).to_string();
+    assert!(!seen.contains("believe me"), "{seen}");
+    assert_eq!(alice.event(&room, &doubtful).status(), 404);
+    assert!(high.server.log().contains("is not accredited for it"));
+}
+
+#[test]
+fn the_form_of_an_event_stays_what_it_was_when_clearances_change() {
+    let (here, there) = (Seat::take(), Seat::take());
+    let high = Enclave::start(&here, "Company CONFIDENTIAL", &[Peer(&there, "Company INTERNAL", "")], "");
+    let low = Enclave::start(&there, "Company CONFIDENTIAL", &[Peer(&here, "Company CONFIDENTIAL", "")], "");
+    let (alice, bob) = (high.register("alice"), low.register("bob"));
+    let room = mixed_room(&alice, &bob);
+    join_by(&bob, &room, &high.server);
+    let since = bob.now();
+    let before = alice.send_text(&room, "before");
+    bob.sync_until(&since, |answer| {
+        answer.to_string().contains(&before) || bob.event(&room, &before).status() == 200
+    });
+    assert_eq!(content(&bob, &room, &before), json!({}));
+    let raised =
+        crate::enclaves::document("Company CONFIDENTIAL", &[Peer(&there, "Company CONFIDENTIAL", "")], "");
+    high.write("border.toml", &raised);
+    high.reread();
+    let since = bob.now();
+    let after = alice.send_text(&room, "after");
+    bob.sync_until_event(&since, &room, &after);
+    assert_eq!(content(&bob, &room, &after)["body"], "after");
+    assert_eq!(content(&bob, &room, &before), json!({}), "what left redacted stays so");
+}
