@@ -115,7 +115,8 @@ impl Content {
         if found.is_none() && self.start.starts_with(b"\xff\xfe") | self.start.starts_with(b"\xfe\xff") {
             found = Some(("text", Category::Text));
         }
-        let directory = zip::directory(&self.tail);
+        let zipped = matches!(found, Some(("zip", _)));
+        let directory = zip::directory(&self.tail).filter(|directory| zipped || directory.at_end);
         match (&mut found, &directory) {
             (Some((kind, category)), Some(directory)) if *kind == "zip" => {
                 if let Some(of_names) = directory.kind {
@@ -187,7 +188,10 @@ impl Content {
         if let Some(declared) = file.media_type {
             let said = kinds::category_of_type(declared);
             let misled = match (said, found) {
-                (Some(said), Some((_, is))) => !said.may_be(is),
+                (Some(said), Some((kind, is))) => {
+                    !may_be(said, kind, is)
+                        || (kinds::always_known(declared) && !may_be_zip(said, kind) && said != is)
+                }
                 (Some(Category::Text | Category::Markup | Category::Script), None) => self.size > 0,
                 (_, None) => self.size > 0 && kinds::always_known(declared),
                 (None, Some(_)) => false,
@@ -205,11 +209,21 @@ impl Content {
             if matches!(said, Category::Script | Category::Executable) {
                 verdict.add(&format!("filetype:{}", said.name()), "name", &extension);
             }
-            if found.is_some_and(|(_, is)| !said.may_be(is)) {
+            if found.is_some_and(|(kind, is)| !may_be(said, kind, is)) {
                 verdict.add("filetype-mismatch", "name", &format!("{found_name} as .{extension}"));
             }
         }
     }
+}
+
+/// Whether what is said to be one thing may be another without anybody being misled.
+fn may_be(said: Category, kind: &str, is: Category) -> bool {
+    said.may_be(is) || may_be_zip(said, kind)
+}
+
+/// Whether a document that is said to be an archive is one too.
+fn may_be_zip(said: Category, kind: &str) -> bool {
+    said == Category::Archive && matches!(kind, "docx" | "xlsx" | "pptx" | "opendocument" | "epub")
 }
 
 #[cfg(test)]
@@ -249,6 +263,7 @@ mod tests {
         for (file, bytes) in [
             (named("a.png", "image/png"), b"MZ\x90\0\x03\0\0\0".as_slice()),
             (named("a", "image/png"), b"hello"),
+            (named("a", "application/pdf"), b"hello"),
             (named("a", "image/png"), b"\0\x01\x02\x03"),
             (named("a.txt", "application/octet-stream"), PNG),
             (named("a", "text/plain"), b"\0\x01\x02\x03"),
@@ -290,6 +305,7 @@ mod tests {
         assert_eq!(found, ["filetype:docx", "filetype:document", "filetype:macros"]);
         let plain = judged(named("a.docx", ""), &archive(&document[..2], 0));
         assert_eq!(plain, ["filetype:docx", "filetype:document"]);
+        assert_eq!(judged(named("a.zip", "application/zip"), &archive(&document[..2], 0)), plain);
         assert!(
             judged(named("a.doc", ""), &[OLE, SIGNS[0].0].concat()).contains(&"filetype:macros".to_owned())
         );

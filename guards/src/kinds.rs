@@ -176,8 +176,6 @@ pub(crate) fn always_known(declared: &str) -> bool {
             | "application/vnd.rar"
             | "video/webm"
             | "audio/flac"
-            | "audio/ogg"
-            | "video/ogg"
     )
 }
 

@@ -30,6 +30,8 @@ pub const PATTERNS: usize = 256;
 pub const PATTERN_BYTES: usize = 4_096;
 /// Memory of the compiled form of one administrator's expression, bytes.
 pub const PATTERN_PROGRAM_BYTES: usize = 1 << 20;
+/// Memory of the compiled form of all of an administrator's expressions together, bytes.
+pub const PATTERNS_PROGRAM_BYTES: usize = 16 << 20;
 /// A name of an administrator's expression, bytes.
 pub const PATTERN_NAME_BYTES: usize = 64;
 /// Memory an expression may use while it looks, bytes; it gets slower then, not larger.

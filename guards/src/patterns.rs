@@ -4,7 +4,7 @@ use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
 use crate::limits::{
     EXPRESSION_CACHE_BYTES, MATCHES_OF_RULE, PATTERN_BYTES, PATTERN_NAME_BYTES, PATTERN_PROGRAM_BYTES,
-    PATTERNS,
+    PATTERNS, PATTERNS_PROGRAM_BYTES,
 };
 use crate::settings::{BadSettings, Checksum, PatternSettings};
 use crate::verdict::masked;
@@ -38,10 +38,13 @@ impl Patterns {
             patterns.push(pattern);
         }
         let set = RegexSetBuilder::new(patterns.iter().map(|pattern| pattern.regex.as_str()))
-            .size_limit(PATTERN_PROGRAM_BYTES.saturating_mul(PATTERNS))
+            .size_limit(PATTERNS_PROGRAM_BYTES)
             .dfa_size_limit(EXPRESSION_CACHE_BYTES)
             .build()
-            .map_err(|error| BadSettings::Pattern { name: "all".to_owned(), reason: error.to_string() })?;
+            .map_err(|error| BadSettings::Pattern {
+                name: "all of them together".to_owned(),
+                reason: error.to_string(),
+            })?;
         Ok(Self { set, patterns })
     }
 

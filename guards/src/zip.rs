@@ -16,6 +16,8 @@ pub(crate) struct Directory {
     pub(crate) programs: bool,
     /// Not all of the directory was read: it is larger than what was kept, has too many files, or is damaged.
     pub(crate) cut: bool,
+    /// The archive ends where the file ends. Otherwise it may lie in an attachment of the file.
+    pub(crate) at_end: bool,
 }
 
 const END: &[u8] = b"PK\x05\x06";
@@ -34,10 +36,8 @@ pub(crate) fn directory(tail: &[u8]) -> Option<Directory> {
     let record = tail.get(end..)?;
     let size = u32_at(record, 12)? as usize;
     let count = usize::from(u16_at(record, 10)?);
-    if record.len() < END_BYTES {
-        return None;
-    }
-    let mut directory = Directory::default();
+    let comment = usize::from(u16_at(record, 20)?);
+    let mut directory = Directory { at_end: record.len() == END_BYTES + comment, ..Directory::default() };
     // An archive of the 64-bit form says its size elsewhere; its entries are looked for instead.
     let wide = size == u32::MAX as usize || count == usize::from(u16::MAX);
     let start = if wide { memchr::memmem::find(tail, ENTRY) } else { end.checked_sub(size) };
@@ -185,7 +185,9 @@ pub(crate) mod tests {
     #[test]
     fn an_archive_is_found_behind_other_bytes() {
         let behind = [b"GIF89a".as_slice(), &archive(&["a.exe"], 0)].concat();
-        assert!(directory(&behind).unwrap().programs);
+        let directory_behind = directory(&behind).unwrap();
+        assert!(directory_behind.programs && directory_behind.at_end);
+        assert!(!directory(&[behind.as_slice(), b"more"].concat()).unwrap().at_end);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! The virus scanner against a real clamd, which is started here with a signature of the test file of EICAR and no other.
 //!
 //! Needs `clamd` (Debian: `clamav-daemon`). Without one it says so and tests nothing.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

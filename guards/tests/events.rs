@@ -1,6 +1,8 @@
 //! What is found in whole events and files, as an administrator sets it up.
+#![allow(clippy::unwrap_used)]
 
 use postern_guards::{BadSettings, File, Guards, Settings, Verdict};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn guards(settings: &str) -> Guards {
@@ -59,6 +61,26 @@ fn a_secret_is_found_wherever_an_event_has_text() {
         assert!(verdict.contains("secret") && verdict.contains(AWS));
         let said = serde_json::to_string(&verdict).unwrap();
         assert!(!said.contains("QYLPMN5HFIQR7XYA"), "{said}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_secret_is_found_at_any_place_and_never_shown(
+        steps in proptest::collection::vec(proptest::option::of("[a-z.]{1,12}"), 0..20),
+        before in "[ a-zäß,.!<>&\n]{0,30}",
+        after in "[ ,.!\n][ a-zäß,.!<>&\n]{0,30}",
+    ) {
+        let mut content = json!(format!("{before} {}{after}", key()));
+        for step in &steps {
+            content = match step {
+                Some(name) => json!({ name.as_str(): content, "other": 1 }),
+                None => json!(["first", content]),
+            };
+        }
+        let verdict = inspected(json!({ "body": content }));
+        prop_assert!(verdict.contains(AWS), "{verdict:?}");
+        prop_assert!(!serde_json::to_string(&verdict).unwrap().contains(&key()[4..]));
     }
 }
 

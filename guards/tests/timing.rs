@@ -1,6 +1,7 @@
 //! What looking costs, printed: `scripts/cargo.sh test -p postern-guards --test timing -- --nocapture`. Numbers that
 //! mean something need optimised code: add `--config 'profile.dev.package."*".opt-level=3' --config
 //! 'profile.dev.package.postern-guards.opt-level=3'`.
+#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 
