@@ -1,0 +1,67 @@
+//! Bounds on bundles, and why.
+
+/// Bytes of records in one compressed frame: what a reader holds unpacked. A record lies in one frame, whole.
+pub const FRAME_BYTES: usize = 1 << 20;
+/// Bytes of one encoded record: it fits a frame.
+pub const RECORD_BYTES: usize = FRAME_BYTES;
+/// The base-two logarithm of the window a decompressor may be asked for, bytes: a frame fits it, and nothing needs more.
+pub const WINDOW_LOG: u32 = 20;
+/// Unpacked bytes for each packed one in a frame. What packs better is stored as it is: nothing that a person wrote
+/// comes near it.
+pub const RATIO: u64 = 50;
+/// Records in one bundle: a reader holds 32 bytes for each.
+pub const RECORDS: u64 = 1_000_000;
+/// Frames in one bundle: each holds at least one record.
+pub const FRAMES: usize = 1_000_000;
+/// Unpacked bytes of one bundle, unless the reader says otherwise: what an import may write.
+pub const TOTAL_BYTES: u64 = 64 << 30;
+/// Bytes of the signed cover.
+pub const COVER_BYTES: usize = 4 << 10;
+/// Bytes of the signed header: it is held in memory, with the rooms it names.
+pub const HEADER_BYTES: usize = 4 << 20;
+/// Bytes of the index: 32 for each record and at most 24 for each frame, rounded up.
+pub const INDEX_BYTES: usize = 64 << 20;
+/// Bytes of the sealed head: the header, the index and what sealing adds.
+pub const HEAD_BYTES: u64 = (HEADER_BYTES + INDEX_BYTES + (1 << 20)) as u64;
+/// Rooms one bundle names. An exporter with more of them writes several bundles.
+pub const ROOMS: u64 = 10_000;
+/// Event ids in one list of a header: a room's heads, or what it misses.
+pub const EVENT_IDS: u64 = 1_000;
+/// Destinations, acknowledged links, counts and releases of one bundle.
+pub const LIST: u64 = 64;
+/// Ranges of sequence numbers in one acknowledgement.
+pub const RANGES: u64 = 1_024;
+/// Bytes of a server name, a room id, an event id or another name of the specification.
+pub const NAME_BYTES: usize = 255;
+/// Bytes of a label, a policy revision, a reason or another short text.
+pub const TEXT_BYTES: usize = 1_024;
+/// Who a bundle may be sealed to.
+pub const RECIPIENTS: usize = 20;
+/// Bytes of the head of an envelope, before its nonce: all stanzas of all recipients.
+pub const ENVELOPE_HEAD_BYTES: usize = 8 << 10;
+/// Volumes of one bundle.
+pub const VOLUMES: u32 = 9_999;
+/// The largest file a FAT32 medium holds, bytes.
+pub const FAT32_BYTES: u64 = (4 << 30) - 1;
+/// The smallest volume, bytes: a cover and something of the rest.
+pub const VOLUME_BYTES: u64 = 64 << 10;
+/// Bytes of media in one record: with what stands around it, it leaves a frame room for little else.
+pub const PIECE_BYTES: usize = 512 << 10;
+
+/// Bundles of a link that wait for earlier ones.
+pub const PARKED: usize = 1_024;
+/// How long a bundle waits for earlier ones, milliseconds: 30 days. A keyframe came long before.
+pub const PARKED_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
+/// Hashes of imported bundles a link remembers, to tell a repetition from a fork.
+pub const REMEMBERED: usize = 1_024;
+/// Ranges of bundles that were passed over and never came.
+pub const GAPS: usize = 1_024;
+/// Roots of a link.
+pub const ROOTS: usize = 16;
+/// Bytes of a key ceremony.
+pub const CEREMONY_BYTES: usize = 8 << 10;
+
+/// Characters of a gap ticket: what a person reads out over the telephone.
+pub const TICKET_CHARS: usize = 200;
+/// Rooms a gap ticket has digests of.
+pub const TICKET_ROOMS: usize = 4;
