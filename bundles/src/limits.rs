@@ -52,8 +52,8 @@ pub const PIECE_BYTES: usize = 512 << 10;
 pub const PARKED: usize = 1_024;
 /// How long a bundle waits for earlier ones, milliseconds: 30 days. A keyframe came long before.
 pub const PARKED_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
-/// Hashes of imported bundles a link remembers, to tell a repetition from a fork.
-pub const REMEMBERED: usize = 1_024;
+/// Imported bundles a link remembers the hashes of, to tell a repetition from a fork. They are stored with each import.
+pub const REMEMBERED: usize = 256;
 /// Ranges of bundles that were passed over and never came.
 pub const GAPS: usize = 1_024;
 /// Roots of a link.
@@ -61,7 +61,9 @@ pub const ROOTS: usize = 16;
 /// Bytes of a key ceremony.
 pub const CEREMONY_BYTES: usize = 8 << 10;
 
-/// Characters of a gap ticket: what a person reads out over the telephone.
+/// Characters of a gap ticket, hyphens included: what a person reads out over the telephone.
 pub const TICKET_CHARS: usize = 200;
+/// Bytes of a gap ticket: 165 characters and 33 hyphens.
+pub const TICKET_BYTES: usize = 103;
 /// Rooms a gap ticket has digests of.
 pub const TICKET_ROOMS: usize = 4;

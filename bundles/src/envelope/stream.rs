@@ -180,12 +180,16 @@ impl<R: Read> Opener<R> {
         let (chunk, within) = (at / CHUNK as u64, (at % CHUNK as u64) as usize);
         let in_hand = !self.held.is_empty() && self.chunk == chunk + 1;
         if !in_hand {
+            if self.chunk > chunk {
+                // It was read, and could not be opened.
+                return Err(Error::Damaged { chunk });
+            }
             while self.chunk < chunk && !self.ended {
                 self.ended = self.raw()?;
                 self.chunk += 1;
-            }
-            if self.ended || self.chunk > chunk {
                 self.held.clear();
+            }
+            if self.ended {
                 return Err(Error::Truncated);
             }
             self.next()?;
@@ -195,6 +199,16 @@ impl<R: Read> Opener<R> {
         }
         self.taken = within;
         Ok(())
+    }
+
+    /// Whether nothing follows what was read last.
+    pub fn is_at_end(&self) -> bool {
+        self.ended
+    }
+
+    /// What is read from.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.from
     }
 
     /// Nothing may follow.
