@@ -339,7 +339,7 @@ impl Header {
         self.counts.iter().find(|(code, _)| *code == kind.code()).map_or(0, |(_, count)| *count)
     }
 
-    pub(crate) fn sign(&self, key: &SecretKey) -> Result<Vec<u8>, Error> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let fields = &self.fields;
         let mut writer = Writer::default();
         writer.array(20).uint(VERSION);
@@ -370,9 +370,14 @@ impl Header {
         writer.list(self.releases.iter(), |writer, release| {
             writer.array(3).text(&release.officer).text(&release.reason).bytes(&release.signed);
         });
-        // What is written is what is read: everything a reader would refuse is refused here.
-        Self::decode(&writer.0).map_err(|why| Error::Malformed(Part::Header, why))?;
-        let signed = cose::sign1(key, PURPOSE_HEADER, &writer.0);
+        writer.0
+    }
+
+    pub(crate) fn sign(&self, key: &SecretKey) -> Result<Vec<u8>, Error> {
+        let payload = self.encode();
+        // Everything a reader would refuse is refused here.
+        Self::decode(&payload).map_err(|why| Error::Malformed(Part::Header, why))?;
+        let signed = cose::sign1(key, PURPOSE_HEADER, &payload);
         match signed.len() {
             length if length > limits::HEADER_BYTES => Err(too_long(length)),
             _ => Ok(signed),

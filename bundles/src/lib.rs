@@ -10,6 +10,8 @@ mod crockford;
 pub mod envelope;
 mod error;
 mod header;
+#[cfg(test)]
+mod hostile;
 mod index;
 mod keys;
 pub mod limits;
@@ -18,6 +20,8 @@ pub mod merkle;
 mod reader;
 mod record;
 pub mod spool;
+#[cfg(test)]
+mod testing;
 mod ticket;
 pub mod volumes;
 mod writer;

@@ -4,8 +4,8 @@
 pub const FRAME_BYTES: usize = 1 << 20;
 /// Bytes of one encoded record: it fits a frame.
 pub const RECORD_BYTES: usize = FRAME_BYTES;
-/// The base-two logarithm of the window a decompressor may be asked for, bytes: a frame fits it, and nothing needs more.
-pub const WINDOW_LOG: u32 = 20;
+/// Bytes of records after which a writer begins another frame: what is lost with one damaged place of a medium.
+pub const FRAME_TARGET: usize = 256 << 10;
 /// Unpacked bytes for each packed one in a frame. What packs better is stored as it is: nothing that a person wrote
 /// comes near it.
 pub const RATIO: u64 = 50;

@@ -288,10 +288,8 @@ impl<R: Read> Reader<R> {
         match frame.packing {
             Packing::Stored => self.plain = packed,
             Packing::Zstd => {
-                let mut unpacker = zstd::bulk::Decompressor::new().map_err(|_| FrameFault::Unpack)?;
-                let windowed =
-                    unpacker.set_parameter(zstd::zstd_safe::DParameter::WindowLogMax(limits::WINDOW_LOG));
-                let plain = windowed.and_then(|()| unpacker.decompress(&packed, frame.plain));
+                // In one pass and into as many bytes as the index says: there is no window to be asked for.
+                let plain = zstd::bulk::decompress(&packed, frame.plain);
                 self.plain = plain.map_err(|_| FrameFault::Unpack)?;
             }
         }

@@ -123,7 +123,9 @@ impl Spool {
             let begun = found.last_mut().filter(|last| last.place == name.place);
             match (begun, name.volume) {
                 (None, None | Some(1)) => found.push(Found { place: name.place, files: vec![file] }),
-                (Some(begun), Some(volume)) if begun.files.len() + 1 == volume as usize => begun.files.push(file),
+                (Some(begun), Some(volume)) if begun.files.len() + 1 == volume as usize => {
+                    begun.files.push(file)
+                }
                 _ => {}
             }
         }

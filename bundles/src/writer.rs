@@ -103,7 +103,8 @@ impl<W: Write> Writer<W> {
                 most: limits::RECORDS,
             });
         }
-        if self.frame.len() + encoded.len() > limits::FRAME_BYTES {
+        let full = self.frame.len() + encoded.len() > limits::FRAME_BYTES;
+        if full || self.frame.len() >= limits::FRAME_TARGET {
             self.end_frame()?;
         }
         let leaf = merkle::leaf(&encoded);
