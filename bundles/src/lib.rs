@@ -7,6 +7,7 @@ mod cbor;
 mod ceremony;
 mod cose;
 mod crockford;
+pub mod diode;
 pub mod envelope;
 mod error;
 mod header;

@@ -67,3 +67,26 @@ pub const TICKET_CHARS: usize = 200;
 pub const TICKET_BYTES: usize = 103;
 /// Rooms a gap ticket has digests of.
 pub const TICKET_ROOMS: usize = 4;
+
+/// Bytes of a datagram on a diode: what a jumbo frame of 9,000 bytes carries over IPv6 and UDP.
+pub const DATAGRAM_BYTES: usize = 8_952;
+/// Source symbols in one block of a diode.
+pub const BLOCK_SYMBOLS: u16 = 2_000;
+/// Blocks of one bundle: a 16-bit number.
+pub const BLOCKS: u64 = 1 << 16;
+/// Undecoded symbols a receiver holds, bytes. Beyond it the block that was touched longest ago is given up.
+pub const SYMBOLS_BYTES: usize = 256 << 20;
+/// Bundles a receiver has parts of on disk. Beyond it the one that was touched longest ago is given up.
+pub const PARTIAL_BUNDLES: usize = 64;
+/// Bytes of these parts on disk.
+pub const PARTIAL_BYTES: u64 = 64 << 30;
+/// Epochs of a link a receiver keeps account of: the last ones.
+pub const EPOCHS: usize = 4;
+/// Ranges of received bundles for each epoch: beyond it the lowest gap is no longer reported.
+pub const RECEIVED_RANGES: usize = 1_024;
+/// Bundles that wait to be sent over a diode.
+pub const SEND_QUEUE: usize = 10_000;
+/// Datagrams between the thread that receives them and the one that decodes.
+pub const DATAGRAMS: usize = 4_096;
+/// What the kernel is asked to hold for a diode's socket, bytes: it may give less.
+pub const SOCKET_BYTES: usize = 16 << 20;
