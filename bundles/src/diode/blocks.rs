@@ -4,6 +4,7 @@
 //! bundle is (64 bits), all big-endian; then the bytes, then zeros up to a whole number of symbols. So
 //! whoever has one block knows the size of everything.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 
 use raptorq::{
@@ -122,6 +123,8 @@ impl EncodedBlock {
 pub(super) struct Piece {
     pub offset: u64,
     pub total: u64,
+    /// Bytes of each block but the last.
+    pub step: u64,
     pub bytes: Vec<u8>,
 }
 
@@ -130,7 +133,8 @@ pub(super) struct IncomingBlock {
     k: u16,
     symbol_bytes: usize,
     decoder: SourceBlockDecoder,
-    symbols: usize,
+    /// Numbers of the symbols that came.
+    symbols: HashSet<u32>,
     /// When the last symbol came, in datagrams received: for finding the one that waits longest.
     pub touched: u64,
 }
@@ -143,38 +147,48 @@ impl IncomingBlock {
         let symbol_bytes = u16::try_from(symbol.len()).map_err(|_| Refused::Size)?;
         let configuration = configuration(symbol_bytes, packet.k);
         let decoder = SourceBlockDecoder::new(0, &configuration, configuration.transfer_length());
-        Ok(Self { k: packet.k, symbol_bytes: symbol.len(), decoder, symbols: 0, touched: 0 })
+        Ok(Self { k: packet.k, symbol_bytes: symbol.len(), decoder, symbols: HashSet::new(), touched: 0 })
     }
 
     /// Bytes held for it.
     pub fn held(&self) -> usize {
-        self.symbols * self.symbol_bytes
+        self.symbols.len() * self.symbol_bytes
     }
 
-    /// Takes a symbol in, and gives the block when it is complete.
+    /// Whether a symbol is of this block, cut as it is here.
+    pub fn is_of(&self, packet: &Packet, symbol: &[u8]) -> bool {
+        packet.k == self.k && symbol.len() == self.symbol_bytes
+    }
+
+    /// Takes a symbol in that [`IncomingBlock::is_of`] this block, and gives the block when it is complete.
     pub fn add(&mut self, packet: &Packet, symbol: &[u8]) -> Result<Option<Piece>, Refused> {
-        if packet.k != self.k || symbol.len() != self.symbol_bytes {
+        // Four times as many as are needed give no block: what came was not made by one sender.
+        if self.symbols.len() > usize::from(self.k) * 4 {
             return Err(Refused::Contradiction);
         }
-        // More than this no code needs: they are the same symbols over again.
-        if self.symbols > usize::from(self.k) * 4 {
+        if !self.symbols.insert(packet.esi) {
             return Ok(None);
         }
-        self.symbols += 1;
         let symbol = EncodingPacket::new(PayloadId::new(0, packet.esi), symbol.to_vec());
-        self.decoder.decode([symbol]).map(|block| piece(&block)).transpose()
+        self.decoder.decode([symbol]).map(|block| piece(packet.block, &block)).transpose()
     }
 }
 
-fn piece(block: &[u8]) -> Result<Piece, Refused> {
+fn piece(number: u16, block: &[u8]) -> Result<Piece, Refused> {
     let read = || {
         let (offset, rest) = block.split_first_chunk()?;
         let (len, rest) = rest.split_first_chunk()?;
         let (total, rest) = rest.split_first_chunk()?;
         let bytes = rest.get(..u32::from_be_bytes(*len) as usize)?.to_vec();
-        let piece = Piece { offset: u64::from_be_bytes(*offset), total: u64::from_be_bytes(*total), bytes };
-        let end = piece.offset.checked_add(piece.bytes.len() as u64)?;
-        (end <= piece.total && !piece.bytes.is_empty()).then_some(piece)
+        let (offset, total) = (u64::from_be_bytes(*offset), u64::from_be_bytes(*total));
+        // All blocks but the last have as many bytes as this one lies behind the first for each block before it.
+        let step = match number {
+            0 => bytes.len() as u64,
+            number => offset / u64::from(number),
+        };
+        let piece = Piece { offset, total, step, bytes };
+        let regular = step > 0 && offset == step * u64::from(number);
+        (regular && piece.bytes.len() as u64 == step.min(total.checked_sub(offset)?)).then_some(piece)
     };
     read().ok_or(Refused::Size)
 }

@@ -1,9 +1,10 @@
 //! The receiving end, without its socket: datagrams in, complete bundles in a spool, and an account of what is missing.
 //!
 //! Blocks that were decoded go to disk at once: `NAME.partial` has the bundle's bytes as far as they came, `NAME.blocks` its
-//! length and the numbers of the blocks that are in it. After a restart both are taken up again, and only symbols of
+//! length, that of its blocks, and the numbers of the blocks that are in it. After a restart both are taken up again, and only symbols of
 //! blocks that were not complete are lost.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -66,9 +67,12 @@ struct Partial {
     file: File,
     blocks: File,
     total: u64,
+    /// Bytes of each block but the last.
+    step: u64,
     /// Bytes that are there.
     have: u64,
-    numbers: std::collections::BTreeSet<u16>,
+    /// The blocks that are there, and how their symbols were cut.
+    numbers: BTreeMap<u16, Cut>,
     touched: u64,
 }
 
@@ -81,6 +85,8 @@ pub struct Receiver {
     spool: Spool,
     ledger: Ledger,
     blocks: HashMap<(Place, u16), IncomingBlock>,
+    /// Bytes of symbols in them.
+    held: usize,
     partials: BTreeMap<Place, Partial>,
     most_symbols_bytes: usize,
     most_bundle_bytes: u64,
@@ -123,6 +129,7 @@ impl Receiver {
             spool,
             ledger,
             blocks: HashMap::new(),
+            held: 0,
             partials: BTreeMap::new(),
             most_symbols_bytes: limits::SYMBOLS_BYTES,
             most_bundle_bytes: limits::PARTIAL_BYTES,
@@ -213,18 +220,15 @@ impl Receiver {
         if self.ledger.has(place) || packet.is_announcement() {
             return Ok(Outcome::Known);
         }
-        if self.partials.get(&place).is_some_and(|partial| partial.numbers.contains(&packet.block)) {
+        let cut = Cut::of(packet, symbol);
+        if self.partials.get(&place).is_some_and(|partial| partial.numbers.get(&packet.block) == Some(&cut)) {
             return Ok(Outcome::Known);
         }
         let id = (place, packet.block);
-        let piece = self.add_symbol(id, packet, symbol);
-        match piece {
+        match self.add_symbol(id, packet, symbol) {
             Err(refused) => Ok(Outcome::Refused(refused)),
             Ok(None) => Ok(Outcome::Taken),
-            Ok(Some(piece)) => {
-                self.blocks.remove(&id);
-                self.store(packet, &piece)
-            }
+            Ok(Some(piece)) => self.store(packet, cut, &piece),
         }
     }
 
@@ -234,47 +238,51 @@ impl Receiver {
         packet: &Packet,
         symbol: &[u8],
     ) -> Result<Option<Piece>, Refused> {
-        let now = self.statistics.datagrams;
-        if !self.blocks.contains_key(&id) {
-            self.blocks.insert(id, IncomingBlock::new(packet, symbol)?);
-            self.make_room(id);
+        // A sender that was set differently cuts differently: its word now is what counts.
+        if self.blocks.get(&id).is_some_and(|block| !block.is_of(packet, symbol)) {
+            self.forget(id);
         }
-        let Some(block) = self.blocks.get_mut(&id) else { return Ok(None) };
-        block.touched = now;
+        let block = match self.blocks.entry(id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(IncomingBlock::new(packet, symbol)?),
+        };
+        let before = block.held();
+        block.touched = self.statistics.datagrams;
         let piece = block.add(packet, symbol);
-        if piece.is_err() && block.held() == 0 {
-            self.blocks.remove(&id);
+        self.held += block.held() - before;
+        if !matches!(piece, Ok(None)) {
+            self.forget(id);
+        }
+        while self.held > self.most_symbols_bytes {
+            let longest = self.blocks.iter().min_by_key(|(_, block)| block.touched).map(|(id, _)| *id);
+            let Some(longest) = longest else { break };
+            self.forget(longest);
+            self.statistics.evicted += 1;
         }
         piece
     }
 
-    /// Gives up blocks that were not touched for longest, but not `kept`, until there is room for a symbol of each that is left.
-    fn make_room(&mut self, kept: (Place, u16)) {
-        while self.blocks.values().map(IncomingBlock::held).sum::<usize>() > self.most_symbols_bytes {
-            let others = self.blocks.iter().filter(|(id, _)| **id != kept);
-            let Some(id) = others.min_by_key(|(_, block)| block.touched).map(|(id, _)| *id) else { return };
-            self.blocks.remove(&id);
-            self.statistics.evicted += 1;
+    fn forget(&mut self, id: (Place, u16)) {
+        if let Some(block) = self.blocks.remove(&id) {
+            self.held -= block.held();
         }
     }
 
-    fn store(&mut self, packet: &Packet, piece: &Piece) -> Result<Outcome, ReceiverError> {
+    fn store(&mut self, packet: &Packet, cut: Cut, piece: &Piece) -> Result<Outcome, ReceiverError> {
         let place = packet.place;
         if piece.total > self.most_bundle_bytes {
             return Ok(Outcome::Refused(Refused::Size));
         }
-        if !self.partials.contains_key(&place) {
+        let same = |partial: &Partial| partial.total == piece.total && partial.step == piece.step;
+        if !self.partials.get(&place).is_some_and(same) {
+            self.partials.remove(&place);
             self.make_room_on_disk(piece.total)?;
-            let partial =
-                Partial::create(&self.path(place, PARTIAL), &self.path(place, BLOCKS), piece.total)?;
+            let partial = Partial::create(&self.path(place, PARTIAL), &self.path(place, BLOCKS), piece)?;
             self.partials.insert(place, partial);
         }
         let Some(partial) = self.partials.get_mut(&place) else { return Ok(Outcome::Known) };
-        if partial.total != piece.total {
-            return Ok(Outcome::Refused(Refused::Contradiction));
-        }
         partial.touched = self.statistics.datagrams;
-        partial.add(packet.block, piece)?;
+        partial.add(packet.block, cut, piece)?;
         self.statistics.blocks += 1;
         if !partial.is_complete() {
             return Ok(Outcome::Block);
@@ -311,7 +319,8 @@ impl Receiver {
             }
             File::open(self.spool.directory())?.sync_all()?;
         }
-        self.blocks.retain(|(other, _), _| *other != place);
+        let blocks: Vec<_> = self.blocks.keys().filter(|(other, _)| *other == place).copied().collect();
+        blocks.into_iter().for_each(|id| self.forget(id));
         self.ledger.received(place);
         self.save()?;
         self.remove(place)?;
@@ -347,7 +356,7 @@ impl Receiver {
 
     /// Bytes of undecoded symbols in memory.
     pub fn held(&self) -> usize {
-        self.blocks.values().map(IncomingBlock::held).sum()
+        self.held
     }
 
     /// What to ask the sender for, by word of mouth. `None` if nothing was heard of the link.
@@ -357,13 +366,26 @@ impl Receiver {
     }
 }
 
+/// How a block was cut into symbols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cut {
+    k: u16,
+    symbol_bytes: u16,
+}
+
+impl Cut {
+    fn of(packet: &Packet, symbol: &[u8]) -> Self {
+        Self { k: packet.k, symbol_bytes: u16::try_from(symbol.len()).unwrap_or_default() }
+    }
+}
+
 impl Partial {
-    fn create(file: &Path, blocks: &Path, total: u64) -> io::Result<Self> {
+    fn create(file: &Path, blocks: &Path, Piece { total, step, .. }: &Piece) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
         let (file, mut blocks) = (options.open(file)?, options.open(blocks)?);
-        blocks.write_all(&total.to_be_bytes())?;
-        Ok(Self { file, blocks, total, have: 0, numbers: Default::default(), touched: 0 })
+        blocks.write_all(&[total.to_be_bytes(), step.to_be_bytes()].concat())?;
+        Ok(Self { file, blocks, total: *total, step: *step, have: 0, numbers: BTreeMap::new(), touched: 0 })
     }
 
     /// What an earlier run left, if it can be used.
@@ -372,20 +394,22 @@ impl Partial {
         options.read(true).write(true);
         let (Ok(file), mut blocks) = (options.open(file), options.open(blocks)?) else { return Ok(None) };
         let mut bytes = Vec::new();
-        (&mut blocks).take(8 + limits::BLOCKS * ENTRY as u64).read_to_end(&mut bytes)?;
-        let Some((total, entries)) = bytes.split_first_chunk() else { return Ok(None) };
-        let mut partial = Self {
-            file,
-            blocks,
-            total: u64::from_be_bytes(*total),
-            have: 0,
-            numbers: Default::default(),
-            touched: 0,
+        (&mut blocks).take(16 + limits::BLOCKS * ENTRY as u64).read_to_end(&mut bytes)?;
+        let sizes = || {
+            let (total, rest) = bytes.split_first_chunk()?;
+            let (step, rest) = rest.split_first_chunk()?;
+            Some((u64::from_be_bytes(*total), u64::from_be_bytes(*step), rest))
         };
+        let Some((total, step, entries)) = sizes() else { return Ok(None) };
+        let mut partial = Self { file, blocks, total, step, have: 0, numbers: BTreeMap::new(), touched: 0 };
         let (entries, torn) = entries.as_chunks::<ENTRY>();
-        for [a, b, len @ ..] in entries {
-            if partial.numbers.insert(u16::from_be_bytes([*a, *b])) {
-                partial.have += u64::from(u32::from_be_bytes(*len));
+        for entry in entries {
+            let [n0, n1, k0, k1, s0, s1] = *entry;
+            let number = u16::from_be_bytes([n0, n1]);
+            let cut = Cut { k: u16::from_be_bytes([k0, k1]), symbol_bytes: u16::from_be_bytes([s0, s1]) };
+            let Some(len) = total.checked_sub(step.saturating_mul(number.into())) else { return Ok(None) };
+            if partial.numbers.insert(number, cut).is_none() {
+                partial.have += len.min(step);
             }
         }
         // A crash may have torn the last entry.
@@ -395,18 +419,17 @@ impl Partial {
         Ok((partial.have <= partial.total).then_some(partial))
     }
 
-    fn add(&mut self, number: u16, piece: &Piece) -> io::Result<()> {
-        if self.numbers.contains(&number) {
+    fn add(&mut self, number: u16, cut: Cut, piece: &Piece) -> io::Result<()> {
+        if self.numbers.contains_key(&number) {
             return Ok(());
         }
         self.file.seek(SeekFrom::Start(piece.offset))?;
         self.file.write_all(&piece.bytes)?;
         // The entry says that the bytes are there.
         self.file.sync_data()?;
-        let len = piece.bytes.len() as u32;
-        self.blocks.write_all(&[&number.to_be_bytes()[..], &len.to_be_bytes()].concat())?;
-        self.numbers.insert(number);
-        self.have += u64::from(len);
+        self.blocks.write_all(&[number, cut.k, cut.symbol_bytes].map(u16::to_be_bytes).concat())?;
+        self.numbers.insert(number, cut);
+        self.have += piece.bytes.len() as u64;
         Ok(())
     }
 
@@ -415,5 +438,5 @@ impl Partial {
     }
 }
 
-/// Bytes of an entry in `NAME.blocks`: the block's number and how many bytes are in it.
-const ENTRY: usize = 2 + 4;
+/// Bytes of an entry in `NAME.blocks`: the block's number, and how its symbols were cut.
+const ENTRY: usize = 2 + 2 + 2;
