@@ -5,6 +5,7 @@
 
 mod cbor;
 mod ceremony;
+pub mod command;
 mod cose;
 mod crockford;
 pub mod diode;
@@ -24,6 +25,8 @@ pub mod spool;
 #[cfg(test)]
 mod testing;
 mod ticket;
+#[cfg(test)]
+mod vectors;
 pub mod volumes;
 mod writer;
 

@@ -311,3 +311,116 @@ impl Write for Unfinished {
         self.file.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{LINK, fields, identity, keyring, link_key, recipients, records};
+    use crate::{Reader, limits};
+
+    fn spool() -> (tempfile::TempDir, Spool) {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = Spool::new(directory.path().join("spool")).unwrap();
+        (directory, spool)
+    }
+
+    fn write(spool: &Spool, seq: u64, volume: Option<u64>) -> Result<Vec<PathBuf>, Error> {
+        let mut outgoing = spool.begin(&recipients()).unwrap();
+        records(3_000).iter().for_each(|record| outgoing.add(record).unwrap());
+        outgoing
+            .finish()
+            .unwrap()
+            .publish(fields(seq), Vec::new(), &link_key(), volume)
+            .map(|(_, files)| files)
+    }
+
+    fn names(spool: &Spool) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(spool.directory())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn count(found: &Found) -> usize {
+        let mut reader =
+            Reader::open(found.open().unwrap(), &keyring(), &[identity()], limits::TOTAL_BYTES).unwrap();
+        std::iter::from_fn(|| reader.next_record().unwrap()).count()
+    }
+
+    #[test]
+    fn bundles_are_listed_in_the_order_of_their_places() {
+        let (_directory, spool) = spool();
+        for seq in [10, 9, 100] {
+            write(&spool, seq, None).unwrap();
+        }
+        let listed = spool.list().unwrap();
+        assert_eq!(listed.iter().map(|found| found.place.seq).collect::<Vec<_>>(), [9, 10, 100]);
+        assert_eq!(names(&spool)[0], format!("{LINK}-0000000001-00000000000000000009.mfb"));
+        assert!(listed.iter().all(|found| count(found) == 3_000));
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_nothing_is_left_behind() {
+        let (_directory, spool) = spool();
+        let files = write(&spool, 1, None).unwrap();
+        let before = fs::read(&files[0]).unwrap();
+        assert!(matches!(write(&spool, 1, None), Err(Error::Exists(_))));
+        assert!(matches!(write(&spool, 1, Some(limits::VOLUME_BYTES)), Err(Error::Exists(_))));
+        assert!(matches!(spool.put(fields(1).place, &b"other"[..]), Err(Error::Exists(_))));
+        assert_eq!(fs::read(&files[0]).unwrap(), before);
+        // A bundle that is given up is gone.
+        drop(spool.begin(&recipients()).unwrap());
+        assert_eq!(names(&spool).len(), 1);
+    }
+
+    #[test]
+    fn a_bundle_in_volumes_is_read_as_one() {
+        let (_directory, spool) = spool();
+        let files = write(&spool, 1, Some(limits::VOLUME_BYTES)).unwrap();
+        assert!(files.len() > 2);
+        assert!(files.iter().all(|file| fs::metadata(file).unwrap().len() <= limits::VOLUME_BYTES));
+        let listed = spool.list().unwrap();
+        assert_eq!(listed, [Found { place: fields(1).place, files: files.clone() }]);
+        assert_eq!(count(&listed[0]), 3_000);
+        crate::verify_sealed(listed[0].open().unwrap(), &keyring()).unwrap();
+        // Without its first volume it is not there yet; without a later one it ends early, and its beginning is of use.
+        fs::remove_file(files.last().unwrap()).unwrap();
+        let mut reader = Reader::open(
+            spool.list().unwrap()[0].open().unwrap(),
+            &keyring(),
+            &[identity()],
+            limits::TOTAL_BYTES,
+        )
+        .unwrap();
+        let mut read = 0;
+        let error = loop {
+            match reader.next_record() {
+                Ok(Some(_)) => read += 1,
+                Ok(None) => panic!("a volume is missing"),
+                Err(error) => break error,
+            }
+        };
+        assert!(read > 0 && matches!(error, Error::Truncated { of: 3_000, .. }), "{read}: {error}");
+        fs::remove_file(&files[0]).unwrap();
+        assert_eq!(spool.list().unwrap(), []);
+    }
+
+    #[test]
+    fn other_files_are_left_alone() {
+        let (_directory, spool) = spool();
+        write(&spool, 1, None).unwrap();
+        let name = names(&spool).remove(0);
+        for other in [
+            "notes.txt",
+            ".unfinished-ABC",
+            &name.to_lowercase(),
+            &name.replace("-0000000001-", "-1-"),
+            &format!("x{name}"),
+        ] {
+            fs::write(spool.directory().join(other), "?").unwrap();
+        }
+        assert_eq!(spool.list().unwrap().len(), 1);
+    }
+}

@@ -23,3 +23,17 @@ pub use socket::{receive, send};
 
 #[cfg(test)]
 mod tests;
+
+/// The first symbol of a block, and the first one beyond it, for the vectors.
+#[cfg(test)]
+pub(crate) fn vector_datagrams(key: &DiodeKey, place: crate::Place, bundle: &[u8]) -> [Vec<u8>; 2] {
+    let settings = Settings { symbol_bytes: 64, block_symbols: 20, ..Settings::default() };
+    let block = blocks::EncodedBlock::read(&mut &bundle[..], 0, bundle.len() as u64, &settings).unwrap();
+    let symbols = block.symbols(0, 25);
+    let symbol = |at: usize| {
+        let (id, bytes) = symbols[at].clone().split();
+        let packet = Packet { place, block: block.number, esi: id.encoding_symbol_id(), k: block.k };
+        packet.encode(&bytes, &key.of(place.link, place.epoch))
+    };
+    [symbol(0), symbol(usize::from(block.k))]
+}
