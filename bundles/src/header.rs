@@ -152,6 +152,10 @@ pub struct Cover {
 
 impl Cover {
     pub(crate) fn sign(&self, key: &SecretKey) -> Vec<u8> {
+        cose::sign1(key, PURPOSE_COVER, &self.encode())
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         writer.array(14).uint(VERSION);
         self.place.write(&mut writer);
@@ -159,7 +163,7 @@ impl Cover {
         writer.option(self.not_after, |writer, time| _ = writer.uint(time));
         writer.bytes(&self.hash).uint(SEAL_AGE).uint(self.head_len).bytes(&self.head_sha256);
         writer.uint(self.body_len).bytes(&self.body_sha256);
-        cose::sign1(key, PURPOSE_COVER, &writer.0)
+        writer.0
     }
 
     /// Only the place, which says whose key to verify with.
@@ -173,7 +177,9 @@ impl Cover {
     pub(crate) fn decode(payload: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(payload);
         reader.tuple(14)?;
-        reader.uint()?;
+        if reader.uint()? != VERSION {
+            return Err(reader.wrong("a version that is not 1"));
+        }
         let place = Place::read(&mut reader)?;
         let (id, kind, created) =
             (BundleId(reader.array_of_bytes()?), BundleKind::read(&mut reader)?, reader.uint()?);

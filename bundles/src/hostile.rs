@@ -317,7 +317,6 @@ fn cover_and_header_must_say_the_same() {
 
 #[test]
 fn a_zip_bomb_is_refused_before_it_is_unpacked() {
-    let started = Instant::now();
     // A frame of zeros packs far beyond what is accepted; its sizes are told truly.
     let record = encoded(4, &vec![0; 900_000]);
     let packed = zstd::bulk::compress(&record, 19).unwrap();
@@ -342,14 +341,14 @@ fn a_zip_bomb_is_refused_before_it_is_unpacked() {
     }
     let header = testing::header_payload(&fields(1), 1_000, merkle::root(&leaves));
     let bytes = crafted(&header, &index.0, &[]);
+    let started = Instant::now();
     let limited = Reader::open(&bytes[..], &keyring(), &[identity()], 100 << 20);
     assert!(matches!(limited, Err(Error::TooMuch { part: Part::Body, most, .. }) if most == 100 << 20));
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
 fn a_million_rooms_in_the_header_are_refused_at_once() {
-    let started = Instant::now();
     let payload = testing::header_payload(&fields(1), 0, merkle::root(&[]));
     let room = RoomHeads {
         room: "!a:b".to_owned(),
@@ -367,12 +366,15 @@ fn a_million_rooms_in_the_header_are_refused_at_once() {
     ));
     // A hostile one does not: in a header that is too long, and in one that only claims to have so many.
     let long = testing::header_payload(&many(1_000_000), 0, merkle::root(&[]));
-    assert!(matches!(read(&crafted(&long, &[0x80], &[])), Err(Error::Malformed(Part::Header, _))));
     let rooms_at = payload.len() - testing::HEADER_BEHIND_ROOMS - 1;
     let mut claim = Cbor(payload[..rooms_at].to_vec());
     claim.array(1_000_000).raw(&payload[rooms_at + 1..]);
-    assert!(matches!(read(&crafted(&claim.0, &[0x80], &[])), Err(Error::Malformed(Part::Header, _))));
-    assert!(started.elapsed() < Duration::from_secs(5));
+    for header in [&long, &claim.0] {
+        let bytes = crafted(header, &[0x80], &[]);
+        let started = Instant::now();
+        assert!(matches!(read(&bytes), Err(Error::Malformed(Part::Header, _))));
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
 }
 
 #[test]

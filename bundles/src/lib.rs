@@ -11,6 +11,8 @@ mod crockford;
 pub mod diode;
 pub mod envelope;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod header;
 #[cfg(test)]
 mod hostile;

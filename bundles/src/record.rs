@@ -153,7 +153,9 @@ impl Record {
 
     /// What an encoded record says. `at` is its number, for errors. `None` if its type is optional and not known here.
     pub(crate) fn decode(encoded: &[u8], at: u64) -> Result<Option<Self>, Error> {
-        let (code, payload) = split(&mut Reader::new(encoded)).map_err(malformed)?;
+        let mut reader = Reader::new(encoded);
+        let (code, payload) = split(&mut reader).map_err(malformed)?;
+        reader.end().map_err(malformed)?;
         match Kind::of(code) {
             None if code >= OPTIONAL => Ok(None),
             None => Err(Error::UnknownRecord { at, kind: code }),

@@ -37,3 +37,23 @@ pub(crate) fn vector_datagrams(key: &DiodeKey, place: crate::Place, bundle: &[u8
     };
     [symbol(0), symbol(usize::from(block.k))]
 }
+
+/// Any bytes as a datagram, and as symbols of one block that pass for authentic: the first byte is `k`, the second the length of a
+/// symbol, and each symbol has its number before it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Ok(packet) = Packet::read(bytes) {
+        _ = blocks::IncomingBlock::new(&packet, &[0; 64]);
+    }
+    let [k, length, symbols @ ..] = bytes else { return };
+    let place = crate::Place { link: crate::LinkId([1; 8]), epoch: 1, seq: 1 };
+    let packet = |esi| Packet { place, block: u16::from(*k >> 7), esi, k: u16::from(*k & 0x1f) + 1 };
+    let length = usize::from(*length & 0x3f) + 1;
+    let Ok(mut block) = blocks::IncomingBlock::new(&packet(0), &vec![0; length]) else { return };
+    for symbol in symbols.chunks_exact(length + 3) {
+        let [a, b, c, symbol @ ..] = symbol else { return };
+        if !matches!(block.add(&packet(u32::from_be_bytes([0, *a, *b, *c])), symbol), Ok(None)) {
+            return;
+        }
+    }
+}

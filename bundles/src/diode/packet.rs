@@ -51,7 +51,7 @@ impl DiodeKey {
 
     /// As it stands in a file that is kept secret.
     pub fn reveal(&self) -> Zeroizing<String> {
-        Zeroizing::new(format!("{SECRET}{}", BASE64.encode(&*self.0)))
+        Zeroizing::new(format!("{SECRET}{}", BASE64.encode(*self.0)))
     }
 
     /// The key of one epoch of one link.

@@ -1,5 +1,5 @@
-//! The confidentiality of a bundle: the age format, version 1 (<https://c2sp.org/age>), with X25519 recipients only, so that
-//! what is sealed here can be opened with age, and the other way round. Anybody can seal: who wrote a bundle
+//! The confidentiality of a bundle: the age format, version 1 (<https://c2sp.org/age>), with X25519 recipients only: what
+//! is sealed here can be opened with age, and what age sealed is opened here. Anybody can seal: who wrote a bundle
 //! is known by its signatures alone.
 //!
 //! Only the framing is ours. X25519 and ChaCha20-Poly1305 are those of aws-lc-rs, which the server's TLS uses too.
@@ -28,6 +28,8 @@ const VERSION: &str = "age-encryption.org/v1";
 const STANZA: &str = "-> X25519 ";
 const INFO_WRAP: &[u8] = b"age-encryption.org/v1/X25519";
 const MAC: &str = "---";
+/// Characters of a line that is not the last one of a recipient.
+const FULL_LINE: usize = 64;
 /// Base 64 of 32 bytes: of a share, a wrapped key or a MAC.
 const CHARACTERS: usize = 43;
 
@@ -44,7 +46,7 @@ pub fn system_entropy(bytes: &mut [u8]) {
 pub enum Error {
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("the envelope is not one of age with X25519 recipients: {0}")]
+    #[error("the envelope is not one of age: {0}")]
     Malformed(&'static str),
     #[error("the bundle was not sealed to any identity given here")]
     NotARecipient,
@@ -165,7 +167,7 @@ fn wrapping_key(
     recipient: &Recipient,
 ) -> Result<LessSafeKey, Error> {
     agreement::agree(ours, UnparsedPublicKey::new(&X25519, &theirs.0), Error::Crypto, |secret| {
-        aead(&*hkdf(secret, &[share.0, recipient.0].concat(), INFO_WRAP))
+        aead(&hkdf(secret, &[share.0, recipient.0].concat(), INFO_WRAP))
     })
 }
 
@@ -211,7 +213,7 @@ pub fn seal<W: Write>(
     entropy(&mut nonce);
     out.write_all(head.as_bytes())?;
     out.write_all(&nonce)?;
-    Ok(Sealer::new(out, aead(&*hkdf(&*file_key, &nonce, b"payload"))?))
+    Ok(Sealer::new(out, aead(&hkdf(&*file_key, &nonce, b"payload"))?))
 }
 
 /// The bytes an envelope has more than what is in it and its chunks' tags.
@@ -243,7 +245,7 @@ pub fn open<R: Read>(mut from: R, identities: &[Identity]) -> Result<Opener<R>, 
     head_mac(&file_key, &head.authenticated).verify_slice(&head.mac).map_err(|_| Error::Altered)?;
     let mut nonce = [0; 16];
     from.read_exact(&mut nonce).map_err(too_early)?;
-    Ok(Opener::new(from, aead(&*hkdf(&*file_key, &nonce, b"payload"))?))
+    Ok(Opener::new(from, aead(&hkdf(&*file_key, &nonce, b"payload"))?))
 }
 
 fn too_early(error: io::Error) -> Error {
@@ -276,8 +278,12 @@ fn read_head(from: &mut impl Read) -> Result<Head, Error> {
             let mac = decode(mac)?;
             head.truncate(before + MAC.len());
             return Ok(Head { authenticated: head, mac, stanzas });
+        } else if line.starts_with("-> ") {
+            // A recipient of another kind, or one that age puts in so that readers do not forget to skip those. Its
+            // body ends with the first line that is not full.
+            while read_line(from, &mut head)?.len() == FULL_LINE {}
         } else {
-            return Err(Error::Malformed("it has a recipient of another kind"));
+            return Err(Error::Malformed("it has a line that begins no recipient"));
         }
     }
 }
