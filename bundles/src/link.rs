@@ -460,7 +460,7 @@ impl Outbound {
 }
 
 /// `ranges` without `seq`.
-fn without(ranges: Vec<RangeInclusive<u64>>, seq: u64) -> Vec<RangeInclusive<u64>> {
+pub(crate) fn without(ranges: Vec<RangeInclusive<u64>>, seq: u64) -> Vec<RangeInclusive<u64>> {
     let parts = ranges.into_iter().flat_map(|range| {
         if !range.contains(&seq) {
             return [Some(range), None];

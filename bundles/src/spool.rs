@@ -67,6 +67,12 @@ pub struct Found {
 }
 
 impl Found {
+    /// The number of the last volume, if there are volumes.
+    fn last_volume(&self) -> Option<u32> {
+        let name = self.files.last().and_then(|file| file.file_name()?.to_str()?.parse::<Name>().ok());
+        name.and_then(|name| name.volume)
+    }
+
     /// Opens all files, to be read as one bundle.
     ///
     /// # Errors
@@ -123,7 +129,7 @@ impl Spool {
             let begun = found.last_mut().filter(|last| last.place == name.place);
             match (begun, name.volume) {
                 (None, None | Some(1)) => found.push(Found { place: name.place, files: vec![file] }),
-                (Some(begun), Some(volume)) if begun.files.len() + 1 == volume as usize => {
+                (Some(begun), Some(volume)) if begun.last_volume().is_some_and(|last| last + 1 == volume) => {
                     begun.files.push(file)
                 }
                 _ => {}
@@ -403,6 +409,14 @@ mod tests {
             }
         };
         assert!(read > 0 && matches!(error, Error::Truncated { of: 3_000, .. }), "{read}: {error}");
+        // A whole bundle of the same place is not mixed with them.
+        fs::copy(
+            &files[0],
+            spool.directory().join(Name { place: fields(1).place, volume: None }.to_string()),
+        )
+        .unwrap();
+        assert_eq!(spool.list().unwrap()[0].files.len(), 1);
+        fs::remove_file(&spool.list().unwrap()[0].files[0]).unwrap();
         fs::remove_file(&files[0]).unwrap();
         assert_eq!(spool.list().unwrap(), []);
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::header::Place;
 use crate::keys::LinkId;
 use crate::limits;
+use crate::link::without;
 
 /// Of one epoch of one link.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +88,12 @@ impl Ledger {
         self.epoch(place).add(place.seq);
     }
 
+    /// What came is of no use: it is missing again.
+    pub fn forget(&mut self, place: Place) {
+        let epoch = self.epoch(place);
+        epoch.received = without(std::mem::take(&mut epoch.received), place.seq);
+    }
+
     pub fn has(&self, place: Place) -> bool {
         let epoch = self.0.get(&place.link).and_then(|epochs| epochs.get(&place.epoch));
         epoch.is_some_and(|epoch| epoch.has(place.seq))
@@ -120,6 +127,14 @@ mod tests {
             prop_assert_eq!(missing.into_iter().flatten().collect::<Vec<_>>(), expected);
             prop_assert!((1..=last).all(|seq| ledger.has(place(seq)) == received.contains(&seq)));
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_missing_again() {
+        let mut ledger = Ledger::default();
+        (1..=5).for_each(|seq| ledger.received(place(seq)));
+        ledger.forget(place(3));
+        assert_eq!(ledger.missing(place(1).link), Some((1, 5, vec![3..=3])));
     }
 
     #[test]

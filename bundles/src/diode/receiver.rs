@@ -350,6 +350,16 @@ impl Receiver {
         Ok(())
     }
 
+    /// A bundle that came is of no use, its import found: it is missing, and taken in when it comes again. The
+    /// file must be gone from the spool.
+    ///
+    /// # Errors
+    /// If the account cannot be written.
+    pub fn want_again(&mut self, place: Place) -> Result<(), ReceiverError> {
+        self.ledger.forget(place);
+        self.save()
+    }
+
     pub fn statistics(&self) -> Statistics {
         self.statistics
     }

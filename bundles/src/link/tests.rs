@@ -45,6 +45,8 @@ fn offer(link: &mut Link, arrival: &Arrival) -> Offered {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn any_order_with_any_repetitions_is_imported_once_and_in_order(
         mut order in Just((1..=60_u64).collect::<Vec<_>>()).prop_shuffle(),
