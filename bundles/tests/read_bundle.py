@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads a bundle with other software than Postern's: a second reader, written from docs/bundle-format.md alone.
+"""Reads a bundle as docs/bundle-format.md describes it, over other software and without any code of Postern's.
 
     python3 -m venv venv && venv/bin/pip install cbor2 pyrage zstandard cryptography
     venv/bin/python bundles/tests/read_bundle.py FILE LINK_PUBLIC_KEY_HEX IDENTITY
