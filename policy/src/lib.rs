@@ -21,13 +21,17 @@ mod bits;
 pub mod clearance;
 mod compiled;
 mod equivalence;
+mod explain;
 pub mod fuzzing;
 pub mod label;
 pub mod lattice;
+#[cfg(test)]
+mod laws;
 pub mod limits;
 pub mod marking;
 mod names;
 pub mod policies;
+mod rules;
 pub mod spif;
 mod text;
 

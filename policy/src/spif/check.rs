@@ -138,7 +138,11 @@ impl<'s> Check<'s> {
         seen.insert(names::fold(crate::text::ORIGINATOR_ONLY), reserved.to_owned());
         for (at, tag) in self.spif.tags.iter().enumerate().take(limits::TAGS) {
             let path = format!("tags[{at}]");
-            let short = tag.short.iter().map(|short| (format!("{path}.short"), short));
+            let short = tag
+                .short
+                .iter()
+                .filter(|short| **short != tag.name)
+                .map(|short| (format!("{path}.short"), short));
             for (path, name) in [(format!("{path}.name"), &tag.name)].into_iter().chain(short) {
                 self.name(path.clone(), name);
                 if name.contains(':') {
@@ -181,6 +185,7 @@ impl<'s> Check<'s> {
             self.shown(format!("{path}.title"), Some(&value.title));
             self.shown(format!("{path}.marking"), value.marking.as_deref());
             self.shown(format!("{path}.portion"), value.portion.as_deref());
+            self.shown(format!("{path}.alone_portion"), value.alone_portion.as_deref());
             self.shown(format!("{path}.lacv"), value.lacv.as_deref());
             for class in value.classes.iter().take(limits::CLASSES) {
                 self.class(&format!("{path}.classes"), class);
