@@ -209,3 +209,30 @@ fn a_digest_is_of_the_content_not_of_the_file() {
     let other = Spif::from_toml("name = \"P\"\nclasses = [{ name = \"A\", rank = 1 }]").unwrap();
     assert_ne!(spif.digest(), other.digest());
 }
+
+/// The blocks of the manual in this language.
+fn manual(language: &str) -> impl Iterator<Item = &'static str> {
+    let fence = format!("```{language}\n");
+    let after = include_str!("../../docs/labels.md").split(fence.as_str()).skip(1);
+    after.filter_map(|text| text.split("```").next()).collect::<Vec<_>>().into_iter()
+}
+
+#[test]
+fn the_manuals_examples_are_right() {
+    let policies = Policies::presets().unwrap();
+    let mut json = manual("json");
+    let label: Label = serde_json::from_str(json.next().unwrap()).unwrap();
+    let complete = policies.complete(&label).unwrap();
+    assert_eq!(complete.mark(), label.mark());
+    let clearance: postern_policy::Clearance = serde_json::from_str(json.next().unwrap()).unwrap();
+    let mut toml = manual("toml");
+    assert_eq!(toml::from_str::<postern_policy::Clearance>(toml.next().unwrap()).unwrap(), clearance);
+    assert_eq!(policies.parse_clearance("NATO SECRET//ATOMAL//REL TO GBR").unwrap(), clearance);
+    let harbour = Spif::from_toml(toml.next().unwrap()).unwrap();
+    let alone = Policies::new(vec![harbour.clone()]).unwrap();
+    let label = alone.parse_label("ST//TEA//FOR NORTH, EAST").unwrap();
+    assert_eq!(alone.marking(&label).unwrap().text, "HARBOUR STAFF//TEA//FOR NORTH, EAST");
+    let both = Policies::new(vec![harbour, Spif::from_xml(SHIP).unwrap().spif]).unwrap();
+    let label = both.parse_label("Harbour STAFF//NORTH").unwrap();
+    assert_eq!(both.equivalent(&label, "Ship").unwrap().unwrap().to_string(), "Ship CREW//For deck: BRIDGE");
+}
