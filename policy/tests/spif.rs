@@ -165,9 +165,9 @@ fn an_xml_file_that_is_hostile_or_no_spif_is_refused() {
     assert_eq!(refusal(""), "has no element");
     assert_eq!(refusal("<html/>"), "is an XML file of 'html', not of SPIF");
     assert_eq!(refusal("<SPIF>&other;</SPIF>"), "line 1: refers to an entity, which is not allowed");
-    assert_eq!(refusal("<SPIF/><SPIF/>"), "line 1: has more than 50000 elements, or two roots");
+    assert_eq!(refusal("<SPIF/><SPIF/>"), "line 1: has more than 20000 elements, or two roots");
     assert!(refusal(&"<SPIF>".repeat(100)).contains("within one another"));
-    assert!(refusal(&format!("<SPIF>{}</SPIF>", "<a/>".repeat(60_000))).contains("more than 50000 elements"));
+    assert!(refusal(&format!("<SPIF>{}</SPIF>", "<a/>".repeat(60_000))).contains("more than 20000 elements"));
     assert!(refusal(&" ".repeat(3 << 20)).contains("more than 2097152"));
     assert!(refusal("<SPIF>\n<a></b></SPIF>").starts_with("line 2: is not well-formed"));
     assert_eq!(

@@ -1,12 +1,12 @@
 //! What must hold in a policy file. Everything that does not is reported, each with its path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Problem, Requirement, Spif, Tag, TagValue, ValueRef};
 use crate::{label::TagType, limits, names};
 
 pub(super) fn check(spif: &Spif) -> Vec<Problem> {
-    let mut check = Check { spif, problems: Vec::new() };
+    let mut check = Check { spif, tags: tag_places(spif), problems: Vec::new() };
     check.head();
     check.classes();
     check.tags();
@@ -21,8 +21,23 @@ pub(super) fn check(spif: &Spif) -> Vec<Problem> {
     check.problems
 }
 
+type TagPlaces<'s> = (&'s Tag, HashMap<String, &'s TagValue>);
+
+fn tag_places(spif: &Spif) -> HashMap<String, TagPlaces<'_>> {
+    let tags = spif.tags.iter().take(limits::TAGS).map(|tag| {
+        let names = tag.values.iter().take(limits::TAG_VALUES).flat_map(|value| {
+            let aliases = value.aliases.iter().take(limits::LIST);
+            std::iter::once(&value.name).chain(aliases).map(move |name| (names::fold(name), value))
+        });
+        (names::fold(&tag.name), (tag, names.collect()))
+    });
+    tags.collect()
+}
+
 struct Check<'s> {
     spif: &'s Spif,
+    /// Tags by their names, and values of each by all of their names.
+    tags: HashMap<String, TagPlaces<'s>>,
     problems: Vec<Problem>,
 }
 
@@ -204,8 +219,8 @@ impl<'s> Check<'s> {
             return;
         }
         for member in value.members.iter().take(limits::LIST) {
-            let found = tag.values.iter().find(|other| is(&other.name, &other.aliases, member));
-            match found {
+            let values = self.tags.get(&names::fold(&tag.name)).map(|(_, values)| values);
+            match values.and_then(|values| values.get(&names::fold(member))) {
                 None => self.add(path.clone(), format!("'{member}' is no value of '{}'", tag.name)),
                 // Groups of groups would have to be searched for circles; lists are short enough to be written out.
                 Some(group) if !group.members.is_empty() => {
@@ -236,14 +251,15 @@ impl<'s> Check<'s> {
     fn refs(&mut self, path: &str, refs: &[ValueRef]) {
         self.count(path.to_owned(), refs.len(), limits::LIST);
         for (at, value) in refs.iter().enumerate().take(limits::LIST) {
-            let Some(tag) = self.spif.tags.iter().find(|tag| is(&tag.name, &[], &value.tag)) else {
+            let Some((tag, values)) = self.tags.get(&names::fold(&value.tag)) else {
                 self.add(format!("{path}[{at}].tag"), format!("'{}' is no tag of this policy", value.tag));
                 continue;
             };
             if let Some(name) = &value.value
-                && !tag.values.iter().any(|known| is(&known.name, &known.aliases, name))
+                && !values.contains_key(&names::fold(name))
             {
-                self.add(format!("{path}[{at}].value"), format!("'{name}' is no value of '{}'", tag.name));
+                let tag = &tag.name;
+                self.add(format!("{path}[{at}].value"), format!("'{name}' is no value of '{tag}'"));
             }
         }
     }

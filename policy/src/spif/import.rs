@@ -367,7 +367,8 @@ impl Equivalences {
         }
         let key =
             self.ids.get(&policy).filter(|id| looks_like_oid(id)).map_or(policy, |id| format!("{OID}{id}"));
-        let found = self.all.iter_mut().filter(|((of, way), _)| *of == key && inward.contains(way));
+        let found = self.all.range_mut((key.clone(), false)..=(key, true));
+        let found = found.filter(|((_, way), _)| inward.contains(way));
         found.map(|(_, equivalence)| (equivalence.direction, equivalence)).collect()
     }
 
