@@ -478,3 +478,130 @@ impl<'de> Deserialize<'de> for Label {
         Self::from_json(&Value::deserialize(from)?).map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn refusal(value: &Value) -> String {
+        Label::from_json(value).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_label_is_written_in_one_way_as_canonical_json() {
+        let label = Label::from_json(&json!({
+            "spif": format!("sha256:{}", "0".repeat(64)),
+            "policy": "NATO", "class": "SECRET", "created": 1_764_000_000_000_u64, "mark": "NATO SECRET",
+            "cats": [
+                {"tag": "Special Category", "type": "RESTRICTIVE", "vals": ["ATOMAL"]},
+                {"vals": ["USA", "GBR"], "type": "PERMISSIVE", "tag": "Releasable To"},
+                {"tag": "Administrative", "type": "INFORMATIVE", "vals": []},
+            ],
+            "alt": [{"policy": "US", "class": "SECRET", "originator_only": false}],
+        }));
+        let written = format!(
+            concat!(
+                r#"{{"alt":[{{"class":"SECRET","policy":"US"}}],"cats":["#,
+                r#"{{"tag":"Releasable To","type":"PERMISSIVE","vals":["GBR","USA"]}},"#,
+                r#"{{"tag":"Special Category","type":"RESTRICTIVE","vals":["ATOMAL"]}}],"class":"SECRET","#,
+                r#""created":1764000000000,"mark":"NATO SECRET","policy":"NATO","spif":"sha256:{}"}}"#
+            ),
+            "0".repeat(64)
+        );
+        let label = label.unwrap();
+        assert_eq!(label.to_canonical_json(), written);
+        assert_eq!(serde_json::to_string(&label).unwrap(), written);
+        assert_eq!(serde_json::from_str::<Label>(&written).unwrap(), label);
+        assert_eq!(
+            label.to_string(),
+            "NATO SECRET//Releasable To: GBR, USA//Special Category: ATOMAL = US SECRET"
+        );
+    }
+
+    #[test]
+    fn a_label_of_a_wrong_form_is_refused_with_the_place() {
+        let cat = |cat: Value| json!({"policy": "P", "class": "C", "cats": [cat]});
+        for (label, error) in [
+            (json!("NATO SECRET"), "is not an object"),
+            (json!({"class": "C"}), "policy: is missing"),
+            (json!({"policy": "P", "class": 3}), "class: is not a text"),
+            (json!({"policy": "P", "class": ""}), "class: is empty"),
+            (json!({"policy": "P", "class": "C\u{202e}"}), "class: has the invisible character U+202E in it"),
+            (json!({"policy": "P", "class": " C"}), "class: begins or ends with a space"),
+            (json!({"policy": "P", "class": "x".repeat(257)}), "class: has 257 bytes, more than 256"),
+            (
+                json!({"policy": "P", "class": "C", "created": 1.5}),
+                "created: is not a whole number of milliseconds since the epoch",
+            ),
+            (
+                json!({"policy": "P", "class": "C", "created": -1}),
+                "created: is not a whole number of milliseconds since the epoch",
+            ),
+            (
+                json!({"policy": "P", "class": "C", "originator_only": 1}),
+                "originator_only: is neither true nor false",
+            ),
+            (
+                json!({"policy": "P", "class": "C", "spif": "md5:0"}),
+                "spif: is not 'sha256:' and 64 lowercase hexadecimal digits",
+            ),
+            (
+                json!({"policy": "P", "class": "C", "mark": "x".repeat(1025)}),
+                "mark: has 1025 bytes, more than 1024",
+            ),
+            (
+                cat(json!({"tag": "T", "type": "permissive", "vals": []})),
+                "cats[0].type: is 'permissive', not RESTRICTIVE, PERMISSIVE or INFORMATIVE",
+            ),
+            (cat(json!({"tag": "T", "type": "PERMISSIVE"})), "cats[0].vals: is missing"),
+            (
+                cat(json!({"tag": "T", "type": "PERMISSIVE", "vals": ["A", 1]})),
+                "cats[0].vals[1]: is not a text",
+            ),
+            (
+                cat(json!({"tag": "T", "type": "PERMISSIVE", "vals": ["A", "A"]})),
+                "cats[0].vals: has 'A' twice",
+            ),
+            (
+                json!({"policy": "P", "class": "C", "alt": [{"policy": "Q", "class": "C", "alt": []}]}),
+                "alt[0].alt: stands within an equivalent label: list them side by side",
+            ),
+            (
+                json!({"policy": "P", "class": "C", "alt": [{"policy": "P", "class": "C"}]}),
+                "alt[0].policy: 'P' has a label already",
+            ),
+        ] {
+            assert_eq!(refusal(&label), error);
+        }
+        let unknown = json!({"policy": "P", "class": "C", "caveat": "X"});
+        assert!(refusal(&unknown).starts_with("has the unknown field 'caveat'; known are policy"));
+        let twice = json!({"tag": "T", "type": "PERMISSIVE", "vals": ["A"]});
+        let twice = json!({"policy": "P", "class": "C", "cats": [twice, twice]});
+        assert!(refusal(&twice).starts_with("cats[1].tag: 'T' has a category already"));
+    }
+
+    #[test]
+    fn content_with_a_label_that_cannot_be_read_is_not_unlabelled() {
+        let content = json!({"body": "hello"});
+        assert_eq!(Label::of_content(content.as_object().unwrap()), Ok(None));
+        let content = json!({"io.postern.label": {"policy": "P"}});
+        let error = Label::of_content(content.as_object().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "io.postern.label.class: is missing");
+    }
+
+    proptest! {
+        #[test]
+        fn any_label_is_read_as_it_is_written(
+            policy in "[A-Za-z][^\\p{C}\\p{Z}]{0,9}", class in "[A-Z\"\\\\é]{1,9}", tags in proptest::collection::btree_map("[A-Z]{1,4}", (0usize..3, proptest::collection::btree_set("[a-z]{1,4}", 0..4)), 0..4),
+        ) {
+            let mut label = Label::new(&policy, &class).unwrap();
+            for (tag, (kind, vals)) in tags {
+                label = label.with(&tag, TagType::ALL[kind], vals).unwrap();
+            }
+            let json = label.to_canonical_json();
+            prop_assert_eq!(Label::from_json(&serde_json::from_str(&json).unwrap()).unwrap(), label);
+        }
+    }
+}

@@ -32,7 +32,7 @@
 //! the values common to both, in the policies common to both.
 //!
 //! # What holds
-//! Each is a property test below, with `a`, `b`, `l` labels, `c`, `d` clearances, `⊑` at most, `⊔` join, `⊓` meet and
+//! Each is a property test in `laws.rs`, with `a`, `b`, `l` labels, `c`, `d` clearances, `⊑` at most, `⊔` join, `⊓` meet and
 //! `c ⊒ l` dominates.
 //!
 //! 1. `⊑` is reflexive and transitive, and `a ⊑ b ∧ b ⊑ a` means that they differ in informative values at most. Unlabelled is the
@@ -40,7 +40,7 @@
 //! 2. `⊔` is associative, commutative, idempotent, the least upper bound: `a ⊑ l ∧ b ⊑ l ⟺ a ⊔ b ⊑ l`.
 //! 3. `⊓` is associative, commutative, idempotent.
 //! 4. Monotonic release: `a ⊑ b ∧ c ⊒ b ⟹ c ⊒ a`. What is released at a label may be released at any lower one.
-//! 5. `c ⊒ a ⊔ b ⟹ c ⊒ a ∧ c ⊒ b`. The converse holds when `c` and the labels are of one policy, and `c` holds at most one value
+//! 5. `c ⊒ a ⊔ b ⟹ c ⊒ a ∧ c ⊒ b`. The converse holds when `c` is cleared under one policy and holds at most one value
 //!    of each permissive tag. Otherwise not: who is of two nations may see what is for the one and what is for the other, but what is made of
 //!    both is for nobody.
 //! 6. `c ⊓ d ⊒ l ⟹ c ⊒ l ∧ d ⊒ l`. The converse holds under one policy when one of them holds every permissive value `l` asks
@@ -92,7 +92,8 @@ impl Form {
                     }))
     }
 
-    fn join(&self, other: &Self) -> Self {
+    /// The form of what is made of two objects, both under one policy.
+    pub(crate) fn join(&self, other: &Self) -> Self {
         let mut join = Self {
             policy: self.policy,
             level: self.level.max(other.level),
@@ -219,19 +220,15 @@ impl Resolved {
         if self.revision != other.revision {
             return Self { forms: Some(SmallVec::new()), ..self.clone() };
         }
-        let (Some(mine), Some(theirs)) = (&self.forms, &other.forms) else {
+        let (Some(mine), Some(_)) = (&self.forms, &other.forms) else {
             return if self.is_unlabelled() { other.clone() } else { self.clone() };
         };
         let common = mine.iter().filter_map(|form| other.form(form.policy).map(|theirs| form.join(theirs)));
         let forms: SmallVec<[Form; 1]> = common.collect();
-        let has = |policy: u16| {
-            theirs.iter().chain(mine).any(|form| form.policy == policy)
-                && forms.iter().any(|form| form.policy == policy)
-        };
-        let primary = [self.primary.min(other.primary), self.primary.max(other.primary)]
-            .into_iter()
-            .find(|&policy| has(policy));
-        let primary = primary.or_else(|| forms.first().map(|form| form.policy)).unwrap_or(self.primary);
+        let has = |policy: &u16| forms.iter().any(|form| form.policy == *policy);
+        let originals =
+            [self.primary.min(other.primary), self.primary.max(other.primary)].into_iter().find(has);
+        let primary = originals.or_else(|| forms.first().map(|form| form.policy)).unwrap_or(self.primary);
         Self { revision: self.revision, primary, forms: Some(forms) }
     }
 }

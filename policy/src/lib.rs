@@ -23,13 +23,17 @@ pub mod command;
 mod compiled;
 pub mod decide;
 mod equivalence;
+mod explain;
 pub mod fuzzing;
 pub mod label;
 pub mod lattice;
+#[cfg(test)]
+mod laws;
 pub mod limits;
 pub mod marking;
 mod names;
 pub mod policies;
+mod rules;
 pub mod spif;
 mod text;
 

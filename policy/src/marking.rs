@@ -29,9 +29,14 @@ impl Policies {
         let rules = &policy.spif.marking;
         let class = policy.class(form.level);
         let name = policy.class_name(form.level);
-        let text = class
-            .and_then(|class| class.marking.clone())
-            .unwrap_or_else(|| format!("{}{name}", rules.prefix));
+        let instead = policy.values(&form).find_map(|(_, tag, values)| {
+            let marks = values.iter().filter_map(|&value| tag.values.get(value)?.marking.as_deref());
+            let marks: Vec<&str> = marks.collect();
+            (tag.marking.replaces_prefix && !marks.is_empty())
+                .then(|| format!("{} ", marks.join(tag.marking.separator.as_deref().unwrap_or("/"))))
+        });
+        let prefix = instead.as_ref().unwrap_or(&rules.prefix);
+        let text = class.and_then(|class| class.marking.clone()).unwrap_or_else(|| format!("{prefix}{name}"));
         let short = class.and_then(|class| class.portion.clone()).unwrap_or_else(|| text.clone());
         let mut marking = Marking { text, short, colour: class.and_then(|class| class.colour.clone()) };
         let separator = rules.separator.as_deref().unwrap_or("//");
@@ -46,7 +51,7 @@ impl Policies {
                 cat.vals().iter().filter_map(|val| policy.find_value(at, val)).collect();
             places.sort_unstable();
             colour = colour.or_else(|| tag.marking.colours.get(&name).cloned());
-            if tag.marking.hidden {
+            if tag.marking.hidden || tag.marking.replaces_prefix {
                 continue;
             }
             let same_group = tag.marking.group.is_some() && group == tag.marking.group.as_deref();
@@ -77,7 +82,7 @@ fn shown(tag: &Tag, values: &[&TagValue], portion: bool) -> String {
     if let [value] = values
         && let Some(alone) = &value.alone
     {
-        return value.portion.as_ref().filter(|_| portion).unwrap_or(alone).clone();
+        return value.alone_portion.as_ref().filter(|_| portion).unwrap_or(alone).clone();
     }
     let values: Vec<String> = values.iter().map(|value| value_text(value)).collect();
     let separator = tag.marking.separator.as_deref().unwrap_or("/");

@@ -11,12 +11,12 @@ use smallvec::SmallVec;
 use crate::{
     clearance::Clearance,
     compiled::Compiled,
-    equivalence::{OID, Translation, has},
+    equivalence::{OID, Translation},
     label::{Label, Malformed, TagType},
-    lattice::{Dominance, Form, Reason, Resolved, ResolvedClearance, of_tag},
+    lattice::{Dominance, Form, Resolved, ResolvedClearance},
     limits,
     names::{fold, strip_prefix},
-    spif::{Direction, Need, PRESETS, Problem, Problems, Requirement, Spif, ValueRef},
+    spif::{Direction, PRESETS, Problem, Problems, Spif},
 };
 
 /// The policies that are loaded. Cheap to clone.
@@ -30,7 +30,7 @@ pub(crate) struct Loaded {
     /// The policy of labels whose text names none.
     pub default: Option<u16>,
     translations: BTreeMap<(u16, u16), Translation>,
-    revision: u64,
+    pub revision: u64,
 }
 
 /// Why a label or a clearance means nothing under the policies that are loaded.
@@ -335,98 +335,6 @@ impl Policies {
         Ok(self.explain(&self.resolve_clearance(clearance)?, &self.resolve_if_any(label)?))
     }
 
-    /// [`ResolvedClearance::dominates`] with the reasons when it does not: under the label's own policy if the holder is
-    /// cleared there, otherwise under the first that both have.
-    #[must_use]
-    pub fn explain(&self, clearance: &ResolvedClearance, label: &Resolved) -> Dominance {
-        if clearance.dominates(label) {
-            return Dominance::Holds;
-        }
-        let forms = label.forms.iter().flatten();
-        if [clearance.revision, label.revision] != [self.0.revision; 2] {
-            return Dominance::Fails(vec![Reason::OtherPolicies]);
-        }
-        let own = label.form(label.primary).into_iter();
-        let found = own.chain(forms.clone()).find_map(|form| Some((form, clearance.grant(form.policy)?)));
-        let Some((form, grant)) = found else {
-            let policies =
-                forms.filter_map(|form| self.at(form.policy)).map(|policy| policy.spif.name.clone());
-            return Dominance::Fails(vec![Reason::NoClearance { policies: policies.collect() }]);
-        };
-        let Some(policy) = self.at(form.policy) else { return Dominance::Fails(vec![Reason::OtherPolicies]) };
-        let mut reasons = Vec::new();
-        if form.level > grant.level {
-            reasons.push(Reason::ClassAbove {
-                class: policy.class_name(form.level),
-                limit: policy.class_name(grant.level),
-            });
-        }
-        for (tag, value) in missing(policy, form, &grant.restrictive) {
-            reasons.push(Reason::NotHeld { tag, value });
-        }
-        for (tag, values) in permissive(policy, form) {
-            let held = of_tag(&grant.permissive, tag.0);
-            if !held
-                .is_some_and(|held| of_tag(&form.permissive, tag.0).is_some_and(|values| held.meets(values)))
-            {
-                reasons.push(Reason::NoneHeld { tag: tag.1, values });
-            }
-        }
-        if form.originator_only {
-            reasons.push(Reason::OriginatorOnly);
-        }
-        Dominance::Fails(reasons)
-    }
-
-    /// Whether everyone who may see what is labelled with `bound` may see what is labelled with `label`: so an event's
-    /// label has to be at most its room's. An event without a label is; one with a label is not in a room without.
-    ///
-    /// # Errors
-    /// When a label means nothing under these policies. The answer is then no.
-    pub fn label_at_most(
-        &self,
-        label: Option<&Label>,
-        bound: Option<&Label>,
-    ) -> Result<Dominance, LabelError> {
-        let (label, bound) = (self.resolve_if_any(label)?, self.resolve_if_any(bound)?);
-        if label.at_most(&bound) {
-            return Ok(Dominance::Holds);
-        }
-        let Some(bounds) = &bound.forms else { return Ok(Dominance::Fails(vec![Reason::BoundUnlabelled])) };
-        let mut reasons = Vec::new();
-        for bound in bounds {
-            let Some(policy) = self.at(bound.policy) else { continue };
-            let Some(form) = label.form(bound.policy) else {
-                reasons.push(Reason::NoEquivalent { policy: policy.spif.name.clone() });
-                continue;
-            };
-            if form.level > bound.level {
-                reasons.push(Reason::ClassAbove {
-                    class: policy.class_name(form.level),
-                    limit: policy.class_name(bound.level),
-                });
-            }
-            for (tag, value) in missing(policy, form, &bound.restrictive) {
-                reasons.push(Reason::NotInBound { tag, value });
-            }
-            if bound.originator_only {
-                continue;
-            }
-            for (tag, values) in permissive(policy, form) {
-                let within = of_tag(&bound.permissive, tag.0).is_some_and(|narrow| {
-                    of_tag(&form.permissive, tag.0).is_some_and(|wide| narrow.is_subset(wide))
-                });
-                if !within {
-                    reasons.push(Reason::Narrower { tag: tag.1, values });
-                }
-            }
-            if form.originator_only {
-                reasons.push(Reason::OriginatorOnly);
-            }
-        }
-        Ok(Dominance::Fails(reasons))
-    }
-
     /// The label of what is made of objects with these labels: an export, a digest, an answer. None when none has one.
     ///
     /// # Errors
@@ -447,7 +355,8 @@ impl Policies {
         }
     }
 
-    /// The label that resolves to this, with equivalent labels where the policies do not say so themselves.
+    /// The label that lets the same holders see the object, with equivalent labels where the policies alone would say
+    /// otherwise.
     ///
     /// # Errors
     /// When it is not labelled, has no form at all, or was resolved against other policies.
@@ -459,13 +368,31 @@ impl Policies {
             .ok_or_else(none)?;
         let policy = self.at(own.policy).ok_or_else(none)?;
         let mut label = policy.label(own)?;
-        for form in resolved.forms.iter().flatten().filter(|form| form.policy != own.policy) {
-            let Some(other) = self.at(form.policy) else { continue };
-            let translation = self.0.translations.get(&(own.policy, form.policy));
+        for (number, other) in (0u16..).zip(&self.0.policies).filter(|(number, _)| *number != own.policy) {
+            let translation = self.0.translations.get(&(own.policy, number));
             let said = translation.and_then(|translation| translation.form(policy, other, own));
-            if said.as_ref() != Some(form) && self.not_too_low(own, policy, form, other).is_ok() {
-                label = label.with_alternative(other.label(form)?)?;
-            }
+            let decides = translation.is_some_and(|translation| translation.access);
+            let stated = match (resolved.form(number), said) {
+                (None, None) => continue,
+                (None, Some(_)) if !decides => continue,
+                (Some(form), Some(said)) if decides && said == *form => continue,
+                // What was joined is not all for those who are cleared there.
+                (None, Some(mut said)) => {
+                    said.only_originator();
+                    said
+                }
+                (Some(form), said) if self.not_too_low(own, policy, form, other).is_err() => {
+                    let mut raised = said.map_or_else(|| form.clone(), |said| form.join(&said));
+                    let least = translation.and_then(|translation| translation.level(own.level));
+                    raised.level = raised.level.max(least.unwrap_or(0));
+                    if own.originator_only {
+                        raised.only_originator();
+                    }
+                    raised
+                }
+                (Some(form), _) => form.clone(),
+            };
+            label = label.with_alternative(other.label(&stated)?)?;
         }
         Ok(label)
     }
@@ -505,101 +432,6 @@ impl Policies {
         }
         Ok(complete.with_mark(&self.marking(label)?.text)?.with_spif(&policy.digest)?)
     }
-
-    /// Which rules of its policy on what goes together a label breaks: for those who give labels.
-    ///
-    /// # Errors
-    /// When it means nothing under these policies.
-    pub fn check(&self, label: &Label) -> Result<Vec<String>, LabelError> {
-        let (number, policy) = self.policy(label.policy())?;
-        let form = policy.form(number, label)?;
-        let mut broken = Vec::new();
-        let class = policy.class(form.level);
-        let class_name = policy.class_name(form.level);
-        if class.is_some_and(|class| class.obsolete) {
-            broken.push(format!("{class_name} is not given any more"));
-        }
-        for requirement in class.iter().flat_map(|class| &class.requires) {
-            broken.extend(unmet(policy, &form, requirement).map(|needs| format!("{class_name} {needs}")));
-        }
-        for (at, tag, values) in policy.values(&form) {
-            if tag.most.is_some_and(|most| values.len() > usize::from(most)) {
-                broken.push(format!(
-                    "{} has {} values, at most {}",
-                    tag.name,
-                    values.len(),
-                    tag.most.unwrap_or(0)
-                ));
-            }
-            for value in values.iter().filter_map(|&value| policy.value_at(at, value)) {
-                if value.obsolete {
-                    broken.push(format!("{} is not given any more", value.name));
-                }
-                let allowed = |name: &String| policy.level(name).is_ok_and(|level| level == form.level);
-                if !value.classes.is_empty() && !value.classes.iter().any(allowed) {
-                    broken.push(format!("{} does not go with {class_name}", value.name));
-                }
-                for requirement in &value.requires {
-                    broken.extend(
-                        unmet(policy, &form, requirement).map(|needs| format!("{} {needs}", value.name)),
-                    );
-                }
-                for other in value.excludes.iter().filter(|other| present(policy, &form, other)) {
-                    broken.push(format!("{} does not go with {}", value.name, shown(other)));
-                }
-            }
-        }
-        Ok(broken)
-    }
-}
-
-fn present(policy: &Compiled, form: &Form, reference: &ValueRef) -> bool {
-    let Some(tag) = policy.find_tag(&reference.tag) else { return false };
-    match &reference.value {
-        None => has(policy, form, tag, None),
-        Some(value) => policy.find_value(tag, value).is_some_and(|value| has(policy, form, tag, Some(value))),
-    }
-}
-
-fn shown(reference: &ValueRef) -> &str {
-    reference.value.as_deref().unwrap_or(&reference.tag)
-}
-
-fn unmet(policy: &Compiled, form: &Form, requirement: &Requirement) -> Option<String> {
-    let there = requirement.of.iter().filter(|reference| present(policy, form, reference)).count();
-    let (met, how) = match requirement.need {
-        Need::All => (there == requirement.of.len(), "all of"),
-        Need::Any => (there > 0, "one or more of"),
-        Need::One => (there == 1, "exactly one of"),
-    };
-    let of: Vec<&str> = requirement.of.iter().map(shown).collect();
-    (!met).then(|| format!("needs {how} {}", of.join(", ")))
-}
-
-/// Restrictive values of a form that are not in a set: tag and value.
-fn missing<'p>(
-    policy: &'p Compiled,
-    form: &'p Form,
-    held: &'p crate::bits::Bits,
-) -> impl Iterator<Item = (String, String)> {
-    form.restrictive.iter().filter(|&bit| !held.has(bit)).filter_map(|bit| {
-        let (tag, value) = policy.place(TagType::Restrictive, bit)?;
-        Some((policy.spif.tags.get(tag)?.name.clone(), policy.value_at(tag, value)?.name.clone()))
-    })
-}
-
-/// Permissive tags of a form: number and what people write, and the values.
-fn permissive<'p>(
-    policy: &'p Compiled,
-    form: &'p Form,
-) -> impl Iterator<Item = ((u16, String), Vec<String>)> {
-    policy.values(form).filter(|(_, tag, _)| tag.kind == TagType::Permissive).map(|(at, tag, values)| {
-        let names = values.iter().filter_map(|&value| tag.values.get(value)).map(|value| value.name.clone());
-        (
-            (u16::try_from(at).unwrap_or(u16::MAX), tag.short.clone().unwrap_or_else(|| tag.name.clone())),
-            names.collect(),
-        )
-    })
 }
 
 /// The equivalences between policies that are loaded. What a label's own policy says counts before what the other says.

@@ -103,6 +103,9 @@ impl Policies {
     }
 
     fn parse_parts(&self, text: &str) -> Result<(&Compiled, String, Vec<Part>), LabelError> {
+        if text.matches("//").count() > limits::CATEGORIES + 1 {
+            return Err(error(text, format!("has more than {} parts", limits::CATEGORIES + 1)));
+        }
         let mut parts = text.split("//").map(str::trim);
         let (policy, level) = self.parse_head(parts.next().unwrap_or_default())?;
         let parts = parts.map(|part| parse_part(policy, part)).collect::<Result<_, _>>()?;

@@ -1,12 +1,12 @@
 //! What must hold in a policy file. Everything that does not is reported, each with its path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Problem, Requirement, Spif, Tag, TagValue, ValueRef};
 use crate::{label::TagType, limits, names};
 
 pub(super) fn check(spif: &Spif) -> Vec<Problem> {
-    let mut check = Check { spif, problems: Vec::new() };
+    let mut check = Check { spif, tags: tag_places(spif), problems: Vec::new() };
     check.head();
     check.classes();
     check.tags();
@@ -21,8 +21,23 @@ pub(super) fn check(spif: &Spif) -> Vec<Problem> {
     check.problems
 }
 
+type TagPlaces<'s> = (&'s Tag, HashMap<String, &'s TagValue>);
+
+fn tag_places(spif: &Spif) -> HashMap<String, TagPlaces<'_>> {
+    let tags = spif.tags.iter().take(limits::TAGS).map(|tag| {
+        let names = tag.values.iter().take(limits::TAG_VALUES).flat_map(|value| {
+            let aliases = value.aliases.iter().take(limits::LIST);
+            std::iter::once(&value.name).chain(aliases).map(move |name| (names::fold(name), value))
+        });
+        (names::fold(&tag.name), (tag, names.collect()))
+    });
+    tags.collect()
+}
+
 struct Check<'s> {
     spif: &'s Spif,
+    /// Tags by their names, and values of each by all of their names.
+    tags: HashMap<String, TagPlaces<'s>>,
     problems: Vec<Problem>,
 }
 
@@ -138,7 +153,11 @@ impl<'s> Check<'s> {
         seen.insert(names::fold(crate::text::ORIGINATOR_ONLY), reserved.to_owned());
         for (at, tag) in self.spif.tags.iter().enumerate().take(limits::TAGS) {
             let path = format!("tags[{at}]");
-            let short = tag.short.iter().map(|short| (format!("{path}.short"), short));
+            let short = tag
+                .short
+                .iter()
+                .filter(|short| **short != tag.name)
+                .map(|short| (format!("{path}.short"), short));
             for (path, name) in [(format!("{path}.name"), &tag.name)].into_iter().chain(short) {
                 self.name(path.clone(), name);
                 if name.contains(':') {
@@ -181,6 +200,7 @@ impl<'s> Check<'s> {
             self.shown(format!("{path}.title"), Some(&value.title));
             self.shown(format!("{path}.marking"), value.marking.as_deref());
             self.shown(format!("{path}.portion"), value.portion.as_deref());
+            self.shown(format!("{path}.alone_portion"), value.alone_portion.as_deref());
             self.shown(format!("{path}.lacv"), value.lacv.as_deref());
             for class in value.classes.iter().take(limits::CLASSES) {
                 self.class(&format!("{path}.classes"), class);
@@ -199,8 +219,8 @@ impl<'s> Check<'s> {
             return;
         }
         for member in value.members.iter().take(limits::LIST) {
-            let found = tag.values.iter().find(|other| is(&other.name, &other.aliases, member));
-            match found {
+            let values = self.tags.get(&names::fold(&tag.name)).map(|(_, values)| values);
+            match values.and_then(|values| values.get(&names::fold(member))) {
                 None => self.add(path.clone(), format!("'{member}' is no value of '{}'", tag.name)),
                 // Groups of groups would have to be searched for circles; lists are short enough to be written out.
                 Some(group) if !group.members.is_empty() => {
@@ -231,14 +251,15 @@ impl<'s> Check<'s> {
     fn refs(&mut self, path: &str, refs: &[ValueRef]) {
         self.count(path.to_owned(), refs.len(), limits::LIST);
         for (at, value) in refs.iter().enumerate().take(limits::LIST) {
-            let Some(tag) = self.spif.tags.iter().find(|tag| is(&tag.name, &[], &value.tag)) else {
+            let Some((tag, values)) = self.tags.get(&names::fold(&value.tag)) else {
                 self.add(format!("{path}[{at}].tag"), format!("'{}' is no tag of this policy", value.tag));
                 continue;
             };
             if let Some(name) = &value.value
-                && !tag.values.iter().any(|known| is(&known.name, &known.aliases, name))
+                && !values.contains_key(&names::fold(name))
             {
-                self.add(format!("{path}[{at}].value"), format!("'{name}' is no value of '{}'", tag.name));
+                let tag = &tag.name;
+                self.add(format!("{path}[{at}].value"), format!("'{name}' is no value of '{tag}'"));
             }
         }
     }

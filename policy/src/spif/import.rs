@@ -97,7 +97,7 @@ impl Reading {
         let sets: Vec<&Element> =
             root.all("securityCategoryTagSets").flat_map(|all| all.all("securityCategoryTagSet")).collect();
         self.know_tags(&sets);
-        let prefix = self.prefix(root, &name);
+        let prefix = Self::prefix(root, &name);
         let qualifier = Qualifier::of(root);
         let marking = SpifMarking {
             prefix: format!("{}{prefix}", qualifier.prefix.unwrap_or_default()),
@@ -118,9 +118,8 @@ impl Reading {
     }
 
     /// What stands before classifications: the policy's name, unless the file replaces it.
-    fn prefix(&mut self, root: &Element, name: &str) -> String {
-        let replaced = root.all("markingData").find(|data| has_code(data, "replacePolicy"));
-        match replaced.map(|data| data.attribute("phrase").unwrap_or_default()) {
+    fn prefix(root: &Element, name: &str) -> String {
+        match replacing(root) {
             Some("") => String::new(),
             Some(phrase) => format!("{phrase} "),
             None => format!("{name} "),
@@ -188,9 +187,8 @@ impl Reading {
                 ));
                 0
             });
-            let replaced = class.all("markingData").find(|data| has_code(data, "replacePolicy"));
             let phrase = phrase(class).unwrap_or(&name);
-            let marking = match replaced.and_then(|data| data.attribute("phrase")) {
+            let marking = match replacing(class) {
                 Some(instead) => Some(format!("{instead} {phrase}")),
                 // Older files have the policy in the classification's name.
                 None if names::strip_prefix(phrase, policy).is_some() => Some(phrase.to_owned()),
@@ -232,6 +230,7 @@ impl Reading {
                     prefix: qualifier.prefix.unwrap_or_default(),
                     separator: Some(qualifier.separator.unwrap_or_else(|| "/".into())),
                     suffix: qualifier.suffix.unwrap_or_default(),
+                    replaces_prefix: element.all("tagCategory").any(|value| replacing(value).is_some()),
                     ..TagMarking::default()
                 };
                 let mut values = Vec::new();
@@ -280,7 +279,10 @@ impl Reading {
             self.note(format!("the period in which '{name}' of '{tag}' is valid is left out"));
         }
         TagValue {
-            marking: phrase(element).filter(|phrase| *phrase != name).map(str::to_owned),
+            marking: phrase(element)
+                .filter(|phrase| *phrase != name)
+                .or_else(|| replacing(element))
+                .map(str::to_owned),
             lacv: element.attribute("lacv").map(str::to_owned),
             obsolete: is_true(element, "obsolete"),
             classes,
@@ -365,7 +367,8 @@ impl Equivalences {
         }
         let key =
             self.ids.get(&policy).filter(|id| looks_like_oid(id)).map_or(policy, |id| format!("{OID}{id}"));
-        let found = self.all.iter_mut().filter(|((of, way), _)| *of == key && inward.contains(way));
+        let found = self.all.range_mut((key.clone(), false)..=(key, true));
+        let found = found.filter(|((_, way), _)| inward.contains(way));
         found.map(|(_, equivalence)| (equivalence.direction, equivalence)).collect()
     }
 
@@ -471,6 +474,11 @@ fn phrase(element: &Element) -> Option<&str> {
 
 fn has_code(data: &Element, code: &str) -> bool {
     is_english(data) && data.all("code").any(|one| one.text.trim() == code)
+}
+
+/// What is shown instead of the policy's name.
+fn replacing(element: &Element) -> Option<&str> {
+    element.all("markingData").find(|data| has_code(data, "replacePolicy"))?.attribute("phrase")
 }
 
 fn is_english(element: &Element) -> bool {

@@ -144,6 +144,9 @@ pub struct TagMarking {
     /// It is not shown.
     #[serde(skip_serializing_if = "is_default")]
     pub hidden: bool,
+    /// Those of its values that have a marking are shown instead of the policy's prefix: `NATO/KFOR SECRET`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub replaces_prefix: bool,
 }
 
 /// A value of a tag.
@@ -168,6 +171,9 @@ pub struct TagValue {
     /// releasability to one's own nation alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alone: Option<String>,
+    /// `alone` where there is little room: `NF`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alone_portion: Option<String>,
     /// Of a permissive tag: the values of this tag that belong to it. A holder of one of them holds it too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<String>,

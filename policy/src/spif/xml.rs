@@ -6,7 +6,7 @@ use quick_xml::{
     events::{BytesStart, Event},
 };
 
-use super::{Problem, Problems};
+use super::Problems;
 use crate::limits;
 
 /// An element. Prefixes of names are left out: published policies have elements without the one they should have.
@@ -39,8 +39,8 @@ pub(super) fn read(text: &str) -> Result<Element, Problems> {
     let mut elements = 0;
     let mut root = None;
     loop {
-        let at = line(text, reader.buffer_position());
-        let wrong = |what: String| Problems(vec![Problem::new(at.clone(), what)]);
+        let at = reader.buffer_position();
+        let wrong = |what: String| Problems::one(line(text, at), what);
         let event = reader.read_event().map_err(|error| {
             Problems::one(line(text, reader.error_position()), format!("is not well-formed: {error}"))
         })?;
