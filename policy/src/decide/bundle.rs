@@ -28,7 +28,7 @@
 //! Signatures are Ed25519 (RFC 8032) over these bytes. Their SHA-256 names the bundle.
 
 use super::{
-    limits::{LARGEST_BUNDLE, MOST_SIGNATURES, MOST_TEXT, MOST_TEXTS},
+    limits::{LARGEST_BUNDLE, LONGEST_NAME, MOST_SIGNATURES, MOST_TEXT, MOST_TEXTS},
     rules::Text,
 };
 use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD as BASE64};
@@ -45,6 +45,9 @@ pub const FORMAT: &str = "io.postern.policies.v1";
 
 /// The greatest number that Matrix allows in JSON: 2^53 - 1.
 const LARGEST_NUMBER: u64 = (1 << 53) - 1;
+
+/// The length of a signature in unpadded base64.
+const SIGNATURE: usize = 86;
 
 /// A bundle as it was read or is being made. That it may be used is known only of a [`Verified`] one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,7 +264,18 @@ impl Bundle {
         if let Some((has, most, what)) = too_many.into_iter().find(|(has, most, _)| has > most) {
             return Err(BundleError::TooMany(format!("{has} {what}; no more than {most} are read")));
         }
-        self.signatures.keys().try_for_each(|id| check_key_id(id))
+        if let Some(long) =
+            self.policies.iter().map(|text| text.name.len()).find(|length| *length > LONGEST_NAME)
+        {
+            let most = LONGEST_NAME;
+            return Err(BundleError::TooMany(format!(
+                "a name of {long} bytes; no more than {most} are read"
+            )));
+        }
+        self.signatures.iter().try_for_each(|(id, signature)| {
+            check_key_id(id)?;
+            if signature.len() == SIGNATURE { Ok(()) } else { Err(BundleError::Form(id.clone())) }
+        })
     }
 
     /// As it is written to a file.
@@ -477,6 +491,8 @@ mod tests {
             (good.replace("\"version\": 1", "\"version\": 1, \"version\": 2"), "duplicate field"),
             (good.replace("\"version\"", "\"more\": 1, \"version\""), "unknown field"),
             (good.replace("ed25519:one", "rsa:one"), "not the id of a key"),
+            (good.replace("\"a.cedar\"", &format!("\"{}\"", "a".repeat(256))), "a name of 256 bytes"),
+            (good.replace(&bundle(1, None).signatures["ed25519:one"], "AA"), "is not 64 bytes"),
             (good.replace("\"policies\"", "\"prev\": \"AB\", \"policies\""), "64 lower-case"),
         ];
         for (json, reason) in wrong {

@@ -16,8 +16,8 @@ pub const LONGEST_ID: usize = 128;
 /// Of the name of a text, in bytes: file names are no longer.
 pub const LONGEST_NAME: usize = 255;
 
-/// Of a signed bundle as JSON, in bytes: the texts, escaped, and the rest.
-pub const LARGEST_BUNDLE: usize = 4 << 20;
+/// Of a signed bundle as JSON, in bytes: the texts, where every character takes six, and the rest.
+pub const LARGEST_BUNDLE: usize = 8 << 20;
 
 /// Signatures of one bundle: more people than that do not sign.
 pub const MOST_SIGNATURES: usize = 32;

@@ -260,6 +260,20 @@ mod documentation {
     }
 
     #[test]
+    fn it_has_every_attribute_and_every_word() {
+        let attributes = SCHEMA.lines().filter_map(|line| line.strip_prefix("  ")?.split_once(": "));
+        let attributes = attributes.map(|(name, _)| name).filter(|name| {
+            name.ends_with(|end: char| end == '?' || end.is_alphanumeric()) && !name.contains(' ')
+        });
+        let words = Action::ALL.iter().map(|word| word.as_str());
+        let words = words.chain(Door::ALL.iter().map(|word| word.as_str()));
+        let words = words.chain(Kind::ALL.iter().map(|word| word.as_str()));
+        for name in attributes.chain(words) {
+            assert!(PAGE.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
     fn its_cases_pass() {
         let set = site();
         for file in blocks("toml") {
