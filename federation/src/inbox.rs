@@ -39,12 +39,19 @@ pub(crate) fn routes() -> Router<Federation> {
     Router::new().route("/_matrix/federation/v1/send/{txn}", put(send))
 }
 
+/// The body of a transaction.
 #[derive(Debug, Deserialize)]
-struct Transaction {
+pub(crate) struct Transaction {
     #[serde(default)]
-    pdus: Vec<Box<RawValue>>,
+    pub(crate) pdus: Vec<Box<RawValue>>,
     #[serde(default)]
-    edus: Vec<edus::Edu>,
+    pub(crate) edus: Vec<edus::Edu>,
+}
+
+impl Transaction {
+    pub(crate) fn is_within_bounds(&self) -> bool {
+        self.pdus.len() <= PDUS && self.edus.len() <= EDUS
+    }
 }
 
 async fn send(
@@ -53,7 +60,7 @@ async fn send(
     Params(txn): Params<String>,
     Body(transaction): Body<Transaction>,
 ) -> Answer {
-    if transaction.pdus.len() > PDUS || transaction.edus.len() > EDUS {
+    if !transaction.is_within_bounds() {
         return Err(ApiError::bad_json(format!("a transaction has at most {PDUS} PDUs and {EDUS} EDUs")));
     }
     let graph = &federation.0.graph;
@@ -246,7 +253,7 @@ type Refused = (Option<String>, Error);
 /// A room that its sender may send to.
 type Entrance = (RoomNum, Arc<Version>);
 
-fn id_of(version: &Version, pdu: &CanonicalJsonObject) -> Option<String> {
+pub(crate) fn id_of(version: &Version, pdu: &CanonicalJsonObject) -> Option<String> {
     postern_rooms::pdu::event_id(pdu, &version.rules).ok().map(|id| id.to_string())
 }
 
@@ -255,6 +262,6 @@ fn bad(why: &str) -> Error {
 }
 
 /// The room a PDU is of.
-fn room_of(pdu: &CanonicalJsonObject) -> Option<OwnedRoomId> {
+pub(crate) fn room_of(pdu: &CanonicalJsonObject) -> Option<OwnedRoomId> {
     RoomId::parse(pdu.get("room_id").and_then(CanonicalJsonValue::as_str)?).ok()
 }

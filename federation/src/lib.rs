@@ -15,12 +15,15 @@ mod edus;
 mod elsewhere;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gaps;
 mod history;
 mod inbox;
 mod key_server;
 mod lookups;
 mod memberships;
+mod multipart;
 pub mod origin;
 mod outbox;
 mod peers;
