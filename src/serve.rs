@@ -115,7 +115,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     tracing::info!(server_name = %name, addresses = addresses.join(" "), "ready");
     welcome(&api, addresses.first().map(String::as_str)).await?;
 
-    until_stopped(tls.as_deref()).await?;
+    until_stopped(tls.as_deref(), &federation).await?;
     tracing::info!("stopping");
     stopping.cancel();
     while tasks.join_next().await.is_some() {}
@@ -254,8 +254,8 @@ async fn welcome(api: &Api, address: Option<&str>) -> Result<(), Error> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Waits for SIGTERM or SIGINT; SIGHUP reads the certificate again.
-async fn until_stopped(tls: Option<&Tls>) -> Result<(), Error> {
+/// Waits for SIGTERM or SIGINT; SIGHUP reads the certificates again.
+async fn until_stopped(tls: Option<&Tls>, federation: &Federation) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -263,11 +263,19 @@ async fn until_stopped(tls: Option<&Tls>) -> Result<(), Error> {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => match tls.map(Tls::reload) {
-                Some(Ok(())) => tracing::info!("the certificate was read again"),
-                Some(Err(error)) => tracing::error!(%error, "the old certificate stays in use"),
-                None => {}
-            },
+            _ = hang_up.recv() => {
+                match tls.map(Tls::reload) {
+                    Some(Ok(())) => tracing::info!("the certificate was read again"),
+                    Some(Err(error)) => tracing::error!(%error, "the old certificate stays in use"),
+                    None => {}
+                }
+                match federation.read_certificates() {
+                    Ok(()) => tracing::info!("the certificates for other servers were read again"),
+                    Err(error) => {
+                        tracing::error!(%error, "the old certificates for other servers stay in use");
+                    }
+                }
+            }
         }
     }
 }

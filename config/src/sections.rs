@@ -189,11 +189,12 @@ sections! {
         /// Public signing keys whose private halves are known to others than their servers, base64: nothing they
         /// signed is believed. The key of the specification's examples never is.
         refused_keys: Vec<PublicKey> = Vec::new(), example "[\"XGX0JRS2Af3be3knz2fBiRbApjm2Dh61gXDJA8kcJNI\"]";
-        /// Certificate authorities that are trusted beside those of the operating system, PEM.
+        /// Certificate authorities that are trusted beside those of the operating system, PEM. Read again on
+        /// SIGHUP.
         certificate_authorities_file: Option<PathBuf> = None, example "\"/etc/postern/tls/authorities.pem\"";
-        /// A certificate chain this server shows to other servers that ask for one, PEM.
+        /// A certificate chain this server shows to other servers that ask for one, PEM. Read again on SIGHUP.
         client_certificate_file: Option<PathBuf> = None, example "\"/etc/postern/tls/client.pem\"";
-        /// The private key of that certificate, PEM.
+        /// The private key of that certificate, PEM. Read again on SIGHUP.
         client_key_file: Option<PathBuf> = None, example "\"/etc/postern/tls/client-key.pem\"";
         /// Networks that may be connected to though they are private, loopback or otherwise special. Without
         /// them other servers' names that lead there lead nowhere.

@@ -136,6 +136,15 @@ impl Federation {
         self.0.outbox.start()
     }
 
+    /// Reads the certificate authorities and the certificate towards other servers again; connections made from then on
+    /// go by them.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] if a file cannot be used: all stays as it was.
+    pub fn read_certificates(&self) -> Result<(), Error> {
+        self.0.peers.read_certificates(&self.0.config.federation)
+    }
+
     /// A server has been heard from: what waits for it can be sent.
     pub(crate) fn heard_from(&self, server: &ServerName) {
         self.0.peers.alive(server);
