@@ -165,25 +165,19 @@ fn api(
     );
     media.sweep()?;
     let (rooms, users, media) = (Arc::new(rooms), Arc::new(users), Arc::new(media));
+    let limiter = Arc::new(limiter(config));
     let federation = Federation::new(
         config.clone(),
         graph.clone(),
         rooms.clone(),
         users.clone(),
         media.clone(),
+        limiter.clone(),
         stopping.clone(),
     )?;
     let elsewhere: Arc<dyn Elsewhere> = Arc::new(federation.clone());
-    let api = Api::new(
-        config.clone(),
-        graph.clone(),
-        rooms,
-        users,
-        media,
-        limiter(config),
-        elsewhere,
-        stopping.clone(),
-    );
+    let api =
+        Api::new(config.clone(), graph.clone(), rooms, users, media, limiter, elsewhere, stopping.clone());
     Ok((api, federation))
 }
 
@@ -201,6 +195,7 @@ fn limiter(config: &Config) -> Limiter {
         (Class::Join, rate(limits.join())),
         (Class::Invite, rate(limits.invite())),
         (Class::Upload, rate(limits.upload())),
+        (Class::Binding, rate(limits.binding())),
     ])
 }
 

@@ -154,6 +154,11 @@ sections! {
         upload_per_second: f64 = 2.0, check positive_up_to(1e6);
         /// Uploads of a user, at once.
         upload_burst: u32 = 100, check between(1, 1_000_000);
+        /// Notices that an address has become a user's (`3pid/onbind`), per second, for an address they come from and for a user.
+        /// Each may have this server ask twenty others.
+        binding_per_second: f64 = 0.1, check positive_up_to(1e6);
+        /// Notices that an address has become a user's, at once.
+        binding_burst: u32 = 10, check between(1, 1_000_000);
     }
 
     /// Files that users send.
@@ -297,5 +302,11 @@ impl RateLimits {
     #[must_use]
     pub const fn upload(&self) -> Rate {
         Rate { per_second: self.upload_per_second, burst: self.upload_burst }
+    }
+
+    /// Notices that an address has become a user's.
+    #[must_use]
+    pub const fn binding(&self) -> Rate {
+        Rate { per_second: self.binding_per_second, burst: self.binding_burst }
     }
 }

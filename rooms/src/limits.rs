@@ -54,3 +54,5 @@ pub const HEROES: usize = 5;
 pub const MANY_ENDS: usize = 10;
 /// Events by which the ends of a room are joined at once, each of up to [`PREV_EVENTS`].
 pub const JOINING_EVENTS: usize = 50;
+/// How often a policy server is asked for what closes a room that is upgraded, while others change its power levels.
+pub const CLOSING_ATTEMPTS: usize = 3;
