@@ -225,9 +225,10 @@ impl Federation {
         }
         let version = rooms.version_of(room)?;
         let event = self.verify(&version, pdu.clone(), origin).await?;
-        // It rests on what it ends. One that comes late ends an earlier invite or knock, not the present one. Who may end a
-        // knock cannot be told without the room's state, which a server that is not in the room is not told; but only
-        // the room's servers know the knock's id.
+        // It rests on what it ends. One that comes late ends an earlier invite or knock, not the present one. Whether its
+        // sender has the power to end a knock cannot be told without the room's state, which nobody tells a server that is
+        // not in the room. But only the room's servers know the knock's id, and only the sender's is listened to here
+        // (as MSC4233 has it; the specification says nothing of it).
         let ended = rooms.event(now.event)?;
         if !references(&event)?.1.contains(&ended.id) {
             return Ok(None);

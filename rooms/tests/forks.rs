@@ -300,7 +300,7 @@ async fn an_event_does_not_bring_the_state_of_another_room_along() {
 
 #[tokio::test]
 async fn a_forged_signature_is_refused_and_a_changed_content_is_redacted() {
-    let Forked { dir: _dir, rooms, id, mut model, start } = Forked::new("11").await;
+    let Forked { mut model, start, .. } = Forked::new("11").await;
     let bob = join(&mut model, BOB, &[start]);
     let topic = model.make(BOB, "m.room.topic", Some(""), json!({ "topic": "t" }), &[bob.id().to_owned()]);
     let mut pdu = object(&topic);
