@@ -41,15 +41,6 @@ rc_federation: {window_size: 1000, sleep_limit: 1000000, sleep_delay: 1, reject_
 limit_remote_rooms: {enabled: false}
 "
 
-describe
-start_postern "$work/postern"
-postern_ready >/dev/null
-servers=(--server "Postern=127.0.0.1:$postern_port,$postern_pid")
-if [ "$synapse" = yes ]; then
-  start_synapse
-  describe_synapse
-fi
-echo "scale $scale, load average before: $(cut -d' ' -f1-3 /proc/loadavg)"
-echo
+start_servers
 "$POSTERN_BENCH_BIN" federation "${servers[@]}" --directory "$work/peer" --port "$peer_port" --scale "$scale" "${steps[@]}"
 [ -z "${POSTERN_BENCH_LOGS:-}" ] || cp "$work"/*.log "$work/synapse/log" "$POSTERN_BENCH_LOGS"

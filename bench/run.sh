@@ -26,16 +26,7 @@ done
 
 # ---- The run
 
-describe
-start_postern "$work/postern"
-postern_ready >/dev/null
-servers=(--server "Postern=127.0.0.1:$postern_port,$postern_pid")
-if [ "$synapse" = yes ]; then
-  start_synapse
-  describe_synapse
-fi
-echo "scale $scale, load average before: $(cut -d' ' -f1-3 /proc/loadavg)"
-echo
+start_servers
 "$POSTERN_BENCH_BIN" run "${servers[@]}" --scale "$scale" "${steps[@]}"
 echo
 stop "$postern_pid"

@@ -127,3 +127,17 @@ describe_synapse() {
   "$cache/venv/bin/pip" list 2>/dev/null | awk '/^matrix-synapse / {print "Synapse " $2}'
   "${sql[@]}" -d matrix -c 'select version()'
 }
+
+# Starts this server and, if asked for, Synapse; says what they are and where they run.
+start_servers() {
+  describe
+  start_postern "$work/postern"
+  postern_ready >/dev/null
+  servers=(--server "Postern=127.0.0.1:$postern_port,$postern_pid")
+  if [ "$synapse" = yes ]; then
+    start_synapse
+    describe_synapse
+  fi
+  echo "scale $scale, load average before: $(cut -d' ' -f1-3 /proc/loadavg)"
+  echo
+}

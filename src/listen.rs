@@ -11,8 +11,8 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use ipnet::IpNet;
-use postern_client::http::PeerAddress;
 use postern_config::Limits;
+use postern_web::PeerAddress;
 use std::{
     io,
     net::SocketAddr,

@@ -120,7 +120,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     tracing::info!(server_name = %name, addresses = addresses.join(" "), "ready");
     welcome(&api, addresses.first().map(String::as_str)).await?;
 
-    until_stopped(tls.as_deref(), &border).await?;
+    until_stopped(tls.as_deref(), &federation, &border).await?;
     tracing::info!("stopping");
     stopping.cancel();
     while tasks.join_next().await.is_some() {}
@@ -173,25 +173,19 @@ fn api(
     let border =
         Border::new(name, config.border.directory.clone(), graph.clone(), users.clone(), media.clone())?;
     rooms.guard(Arc::new(border.clone()));
+    let limiter = Arc::new(limiter(config));
     let federation = Federation::new(
         config.clone(),
         graph.clone(),
         rooms.clone(),
         users.clone(),
         media.clone(),
+        limiter.clone(),
         stopping.clone(),
     )?;
     let elsewhere: Arc<dyn Elsewhere> = Arc::new(federation.clone());
-    let api = Api::new(
-        config.clone(),
-        graph.clone(),
-        rooms,
-        users,
-        media,
-        limiter(config),
-        elsewhere,
-        stopping.clone(),
-    );
+    let api =
+        Api::new(config.clone(), graph.clone(), rooms, users, media, limiter, elsewhere, stopping.clone());
     Ok((api, federation, border))
 }
 
@@ -209,6 +203,7 @@ fn limiter(config: &Config) -> Limiter {
         (Class::Join, rate(limits.join())),
         (Class::Invite, rate(limits.invite())),
         (Class::Upload, rate(limits.upload())),
+        (Class::Binding, rate(limits.binding())),
     ])
 }
 
@@ -262,8 +257,8 @@ async fn welcome(api: &Api, address: Option<&str>) -> Result<(), Error> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Waits for SIGTERM or SIGINT; SIGHUP reads the certificate and the border's directory again.
-async fn until_stopped(tls: Option<&Tls>, border: &Border) -> Result<(), Error> {
+/// Waits for SIGTERM or SIGINT; SIGHUP reads the certificates and the border's directory again.
+async fn until_stopped(tls: Option<&Tls>, federation: &Federation, border: &Border) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -276,6 +271,12 @@ async fn until_stopped(tls: Option<&Tls>, border: &Border) -> Result<(), Error> 
                     Some(Ok(())) => tracing::info!("the certificate was read again"),
                     Some(Err(error)) => tracing::error!(%error, "the old certificate stays in use"),
                     None => {}
+                }
+                match federation.read_certificates() {
+                    Ok(()) => tracing::info!("the certificates for other servers were read again"),
+                    Err(error) => {
+                        tracing::error!(%error, "the old certificates for other servers stay in use");
+                    }
                 }
                 match border.reload() {
                     Ok(()) => tracing::info!("the border was read again"),

@@ -86,7 +86,7 @@ impl Api {
         rooms: Arc<Rooms>,
         users: Arc<Users>,
         media: Arc<Media>,
-        limiter: Limiter,
+        limiter: Arc<Limiter>,
         elsewhere: Arc<dyn Elsewhere>,
         stopping: CancellationToken,
     ) -> Self {
@@ -98,7 +98,7 @@ impl Api {
             users,
             media,
             uiaa: Arc::default(),
-            limiter: Arc::new(limiter),
+            limiter,
             wake: Arc::default(),
             lazy: Arc::default(),
             connections: Arc::default(),

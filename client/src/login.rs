@@ -2,11 +2,11 @@
 
 use crate::{
     Api,
-    http::{Answer, ApiError, Body, Caller, Class, done, extract::PeerAddress},
+    http::{Answer, ApiError, Body, Caller, Class, ClientAddress, done},
     uia::{Challenge, Halt, PASSWORD},
 };
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     extract::State,
     routing::{get, post},
 };
@@ -51,10 +51,9 @@ struct Login {
 
 async fn login(
     State(api): State<Api>,
-    peer: Option<Extension<PeerAddress>>,
+    ClientAddress(from): ClientAddress,
     Body(request): Body<Login>,
 ) -> Answer {
-    let from = peer.map_or_else(String::new, |Extension(peer)| peer.0.ip().to_string());
     api.limiter.check(Class::Login, &from)?;
     let user = match request.kind.as_str() {
         "m.login.password" if api.config.passwords.enabled => {

@@ -2,11 +2,11 @@
 
 use crate::{
     Api,
-    http::{Answer, ApiError, Body, Class, MaybeCaller, Query, extract::PeerAddress},
+    http::{Answer, ApiError, Body, Class, ClientAddress, MaybeCaller, Query},
     uia::{Challenge, DUMMY, Halt, TOKEN, token_is_configured},
 };
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     extract::State,
     routing::{get, post},
 };
@@ -48,10 +48,9 @@ struct Kind {
 async fn register(
     State(api): State<Api>,
     Query(query): Query<Kind>,
-    peer: Option<Extension<PeerAddress>>,
+    ClientAddress(from): ClientAddress,
     Body(request): Body<Register>,
 ) -> Result<Json<Value>, Halt> {
-    let from = peer.map_or_else(String::new, |Extension(peer)| peer.0.ip().to_string());
     let settings = &api.config.registration;
     match query.kind.as_deref() {
         None | Some("user") => {}
@@ -179,10 +178,9 @@ struct Token {
 
 async fn token_validity(
     State(api): State<Api>,
-    peer: Option<Extension<PeerAddress>>,
+    ClientAddress(from): ClientAddress,
     Query(query): Query<Token>,
 ) -> Answer {
-    let from = peer.map_or_else(String::new, |Extension(peer)| peer.0.ip().to_string());
     api.limiter.check(Class::Registration, &from)?;
     let valid =
         token_is_configured(&api, &query.token) || api.users.registration_token(&query.token)?.is_some();

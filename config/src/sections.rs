@@ -162,6 +162,11 @@ sections! {
         upload_per_second: f64 = 2.0, check positive_up_to(1e6);
         /// Uploads of a user, at once.
         upload_burst: u32 = 100, check between(1, 1_000_000);
+        /// Notices that an address has become a user's (`3pid/onbind`), per second, for an address they come from and for a user.
+        /// Each may have this server ask twenty others.
+        binding_per_second: f64 = 0.1, check positive_up_to(1e6);
+        /// Notices that an address has become a user's, at once.
+        binding_burst: u32 = 10, check between(1, 1_000_000);
     }
 
     /// Files that users send.
@@ -197,11 +202,12 @@ sections! {
         /// Public signing keys whose private halves are known to others than their servers, base64: nothing they
         /// signed is believed. The key of the specification's examples never is.
         refused_keys: Vec<PublicKey> = Vec::new(), example "[\"XGX0JRS2Af3be3knz2fBiRbApjm2Dh61gXDJA8kcJNI\"]";
-        /// Certificate authorities that are trusted beside those of the operating system, PEM.
+        /// Certificate authorities that are trusted beside those of the operating system, PEM. Read again on
+        /// SIGHUP.
         certificate_authorities_file: Option<PathBuf> = None, example "\"/etc/postern/tls/authorities.pem\"";
-        /// A certificate chain this server shows to other servers that ask for one, PEM.
+        /// A certificate chain this server shows to other servers that ask for one, PEM. Read again on SIGHUP.
         client_certificate_file: Option<PathBuf> = None, example "\"/etc/postern/tls/client.pem\"";
-        /// The private key of that certificate, PEM.
+        /// The private key of that certificate, PEM. Read again on SIGHUP.
         client_key_file: Option<PathBuf> = None, example "\"/etc/postern/tls/client-key.pem\"";
         /// Networks that may be connected to though they are private, loopback or otherwise special. Without
         /// them other servers' names that lead there lead nowhere.
@@ -304,5 +310,11 @@ impl RateLimits {
     #[must_use]
     pub const fn upload(&self) -> Rate {
         Rate { per_second: self.upload_per_second, burst: self.upload_burst }
+    }
+
+    /// Notices that an address has become a user's.
+    #[must_use]
+    pub const fn binding(&self) -> Rate {
+        Rate { per_second: self.binding_per_second, burst: self.binding_burst }
     }
 }

@@ -26,6 +26,7 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use parking_lot::RwLock;
 use ruma::ServerName;
 use rustls::{ClientConfig, pki_types::ServerName as CertificateName};
 use std::{
@@ -113,16 +114,21 @@ pub enum Way {
 /// The way out. Requests of one kind share connections.
 #[derive(Debug)]
 pub struct Connector {
-    federation: Client<Dial, Full<Bytes>>,
-    web: Client<Dial, Full<Bytes>>,
+    places: Arc<Places>,
+    clients: RwLock<Clients>,
     large: Semaphore,
 }
 
-impl Connector {
-    /// A way out with these names, bounds and certificates.
-    #[must_use]
-    pub fn new(dns: Arc<dyn Dns>, guard: Guard, tls: ClientConfig, connect_timeout: Duration) -> Self {
-        let shared = Arc::new(Shared { dns, guard, tls: Arc::new(tls).into(), connect_timeout });
+/// The connections of one TLS setting.
+#[derive(Debug)]
+struct Clients {
+    federation: Client<Dial, Full<Bytes>>,
+    web: Client<Dial, Full<Bytes>>,
+}
+
+impl Clients {
+    fn new(places: &Arc<Places>, tls: ClientConfig) -> Self {
+        let tls = TlsConnector::from(Arc::new(tls));
         let client = |way| {
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -131,13 +137,25 @@ impl Connector {
                 .pool_max_idle_per_host(IDLE_PER_HOST)
                 .http2_keep_alive_interval(PROBE)
                 .http2_max_header_list_size(HEADER_BYTES)
-                .build(Dial { way, shared: shared.clone() })
+                .build(Dial { way, places: places.clone(), tls: tls.clone() })
         };
-        Self {
-            federation: client(Way::Federation),
-            web: client(Way::Web),
-            large: Semaphore::new(LARGE_AT_ONCE),
-        }
+        Self { federation: client(Way::Federation), web: client(Way::Web) }
+    }
+}
+
+impl Connector {
+    /// A way out with these names, bounds and certificates.
+    #[must_use]
+    pub fn new(dns: Arc<dyn Dns>, guard: Guard, tls: ClientConfig, connect_timeout: Duration) -> Self {
+        let places = Arc::new(Places { dns, guard, connect_timeout });
+        let clients = RwLock::new(Clients::new(&places, tls));
+        Self { places, clients, large: Semaphore::new(LARGE_AT_ONCE) }
+    }
+
+    /// From now on, these certificates: connections that were made with others get no new requests.
+    pub fn trust(&self, tls: ClientConfig) {
+        let clients = Clients::new(&self.places, tls);
+        *self.clients.write() = clients;
     }
 
     /// Sends a request with an absolute `https` URI; the header of the answer comes by `deadline`.
@@ -160,8 +178,8 @@ impl Connector {
         request.headers_mut().insert(header::HOST, host);
         request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
         let client = match way {
-            Way::Federation => &self.federation,
-            Way::Web => &self.web,
+            Way::Federation => self.clients.read().federation.clone(),
+            Way::Web => self.clients.read().web.clone(),
         };
         let answer = timeout_at(deadline, client.request(request.map(Full::new)))
             .await
@@ -257,7 +275,7 @@ impl Opened {
 }
 
 /// An error with what caused it, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -270,18 +288,25 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-struct Shared {
+/// How hosts are found and reached.
+struct Places {
     dns: Arc<dyn Dns>,
     guard: Guard,
-    tls: TlsConnector,
     connect_timeout: Duration,
+}
+
+impl fmt::Debug for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Places").field("guard", &self.guard).finish_non_exhaustive()
+    }
 }
 
 /// Makes connections for the pool.
 #[derive(Clone)]
 struct Dial {
     way: Way,
-    shared: Arc<Shared>,
+    places: Arc<Places>,
+    tls: TlsConnector,
 }
 
 impl fmt::Debug for Dial {
@@ -302,7 +327,7 @@ impl tower::Service<Uri> for Dial {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let dial = self.clone();
         Box::pin(async move {
-            let link = tokio::time::timeout(dial.shared.connect_timeout, dial.dial(&uri)).await;
+            let link = tokio::time::timeout(dial.places.connect_timeout, dial.dial(&uri)).await;
             Ok(link.map_err(|_| DialError::Late)??)
         })
     }
@@ -314,7 +339,7 @@ impl Dial {
         let places = self.places(uri, host).await.map_err(DialError::Nowhere)?;
         // Here and nowhere else: on the addresses that are connected to.
         let places: Vec<_> =
-            places.into_iter().filter(|place| self.shared.guard.permits(place.ip())).collect();
+            places.into_iter().filter(|place| self.places.guard.permits(place.ip())).collect();
         if places.is_empty() {
             return Err(DialError::Guarded(host.to_owned()));
         }
@@ -324,12 +349,12 @@ impl Dial {
             None => CertificateName::try_from(host.trim_end_matches('.').to_owned())
                 .map_err(|_| DialError::Host(host.to_owned()))?,
         };
-        let stream = self.shared.tls.connect(name, stream).await.map_err(DialError::Tls)?;
+        let stream = self.tls.connect(name, stream).await.map_err(DialError::Tls)?;
         Ok(Link(TokioIo::new(stream)))
     }
 
     async fn places(&self, uri: &Uri, host: &str) -> Result<Vec<SocketAddr>, String> {
-        let dns = &*self.shared.dns;
+        let dns = &*self.places.dns;
         match self.way {
             Way::Federation => {
                 let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();

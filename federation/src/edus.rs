@@ -247,7 +247,8 @@ mod tests {
             let media = Arc::new(Media::new(parts.graph.clone(), "h", settings));
             let (graph, rooms, users) = (parts.graph.clone(), parts.rooms.clone(), parts.users.clone());
             let federation =
-                Federation::new(config, graph, rooms, users, media, CancellationToken::new()).unwrap();
+                Federation::new(config, graph, rooms, users, media, Arc::default(), CancellationToken::new())
+                    .unwrap();
             let room_id = parts.room().await;
             parts.join(&room_id, bob()).await;
             let room = parts.rooms.known_room(&room_id).unwrap();

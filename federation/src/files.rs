@@ -1,8 +1,9 @@
 //! Files between servers: giving own ones, fetching others' (specification: content repository over federation).
 
 use crate::{
-    Error, Federation, Opened, PeerError,
+    Error, Federation, PeerError,
     gaps::enc,
+    multipart::{self, Found, Part},
     origin::{Origin, Params, Query},
 };
 use axum::{
@@ -15,7 +16,6 @@ use axum::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use multer::Multipart;
 use postern_media::{Error as MediaError, Method, Record, Size};
 use postern_rooms::Asker;
 use postern_web::ApiError;
@@ -171,7 +171,10 @@ impl Federation {
         let patience = Duration::from_millis(timeout_ms.min(PATIENCE_MS)) + Duration::from_secs(5);
         let path = format!("/_matrix/federation/v1/media/download/{}?timeout_ms={timeout_ms}", enc(id));
         let opened = match self.0.peers.open(server, &path, patience).await {
-            Ok(opened) => Part::of_multipart(self, opened, patience).await?,
+            Ok(opened) => match multipart::read(&opened.headers, opened.body).await? {
+                Found::Here(part) => part,
+                Found::At(place) => Part::plain(self.0.peers.open_location(&place, patience).await?),
+            },
             // What answers with no Matrix error does not know the endpoint.
             Err(PeerError::Refused { errcode, message, .. })
                 if errcode == "M_UNRECOGNIZED" || message.is_empty() =>
@@ -182,7 +185,7 @@ impl Federation {
                     enc(server.as_str()),
                     enc(id)
                 );
-                Part::of_plain(self.0.peers.open(server, &path, patience).await?)
+                Part::plain(self.0.peers.open(server, &path, patience).await?)
             }
             Err(error) => return Err(error.into()),
         };
@@ -192,92 +195,5 @@ impl Federation {
         }
         copy.finish(content_type, name).await?;
         Ok(())
-    }
-}
-
-/// A file as it comes.
-struct Part {
-    content_type: Option<String>,
-    name: Option<String>,
-    bytes: stream::BoxStream<'static, Result<Bytes, PeerError>>,
-}
-
-impl Part {
-    fn of_plain(opened: Opened) -> Self {
-        let text = |name| opened.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let content_type = text(header::CONTENT_TYPE).map(str::to_owned);
-        let name = text(header::CONTENT_DISPOSITION).and_then(file_name);
-        let bytes =
-            opened.body.map(|piece| piece.map_err(|error| PeerError::Unreachable(error.to_string()))).boxed();
-        Self { content_type, name, bytes }
-    }
-
-    /// The second part of an answer in two, or what stands where that part says.
-    async fn of_multipart(
-        federation: &Federation,
-        opened: Opened,
-        patience: Duration,
-    ) -> Result<Self, Error> {
-        let bad = |why: &dyn std::fmt::Display| PeerError::BadAnswer(format!("the file: {why}"));
-        let content_type = opened.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let boundary = content_type
-            .and_then(|value| value.split(';').find_map(|part| part.trim().strip_prefix("boundary=")))
-            .map(|boundary| boundary.trim_matches('"').to_owned())
-            .filter(|boundary| !boundary.is_empty() && boundary.len() <= 70)
-            .ok_or_else(|| bad(&"the answer has no parts"))?;
-        let mut parts = Multipart::new(opened.body, boundary);
-        parts.next_field().await.map_err(|error| bad(&error))?.ok_or_else(|| bad(&"a part is missing"))?;
-        let file = parts
-            .next_field()
-            .await
-            .map_err(|error| bad(&error))?
-            .ok_or_else(|| bad(&"a part is missing"))?;
-        let headers = file.headers().clone();
-        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        if let Some(location) = text(header::LOCATION) {
-            return Ok(Self::of_plain(federation.0.peers.open_location(location, patience).await?));
-        }
-        let (content_type, name) = (
-            text(header::CONTENT_TYPE).map(str::to_owned),
-            text(header::CONTENT_DISPOSITION).and_then(file_name),
-        );
-        let bytes = file.map(|piece| piece.map_err(|error| PeerError::BadAnswer(error.to_string()))).boxed();
-        Ok(Self { content_type, name, bytes })
-    }
-}
-
-/// The file name of a `Content-Disposition` (RFC 6266): the extended form goes before the plain one.
-fn file_name(disposition: &str) -> Option<String> {
-    let (mut plain, mut extended) = (None, None);
-    for part in disposition.split(';').map(str::trim) {
-        let Some((name, value)) = part.split_once('=') else { continue };
-        match name.trim().to_ascii_lowercase().as_str() {
-            "filename" => plain = Some(value.trim().trim_matches('"').replace("\\\"", "\"")),
-            "filename*" => {
-                let encoded =
-                    value.trim().strip_prefix("utf-8''").or_else(|| value.trim().strip_prefix("UTF-8''"));
-                extended = encoded.and_then(|encoded| {
-                    percent_encoding::percent_decode_str(encoded)
-                        .decode_utf8()
-                        .ok()
-                        .map(|name| name.into_owned())
-                });
-            }
-            _ => {}
-        }
-    }
-    extended.or(plain).filter(|name| !name.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_of_a_file_is_read_in_both_forms() {
-        assert_eq!(file_name("inline; filename=\"a b.txt\"").as_deref(), Some("a b.txt"));
-        assert_eq!(file_name("attachment; filename=x.png").as_deref(), Some("x.png"));
-        assert_eq!(file_name("inline; filename=\"x\"; filename*=utf-8''%F0%9F%90%94").as_deref(), Some("🐔"));
-        assert_eq!(file_name("inline"), None);
     }
 }

@@ -141,7 +141,7 @@ impl Federation {
         };
         let events: Vec<_> = answer.events.into_iter().take(MISSING_AT_ONCE).collect();
         let mut found = Vec::with_capacity(events.len());
-        for pdu in self.verify_all(&place.version, &events).await {
+        for pdu in self.verify_all(&place.version, &events, place.origin).await {
             found.push(rooms.with_recommendation(place.num, pdu).await?);
         }
         // Each can be taken once what it follows on is; they are few.
@@ -215,7 +215,7 @@ impl Federation {
             let path = format!("/_matrix/federation/v1/state/{room}?event_id={}", enc(prev.as_str()));
             let state: Pdus = self.ask_about(place, &path).await?;
             let all: Vec<_> = state.auth_chain.into_iter().chain(state.pdus).take(STATE_EVENTS).collect();
-            let events = self.verify_all(&place.version, &all).await;
+            let events = self.verify_all(&place.version, &all, place.origin).await;
             self.add_outliers(place, events).await?;
             self.fetch_events(place, vec![prev.clone()]).await?;
         } else {
@@ -258,7 +258,7 @@ impl Federation {
         let answer: Pdus = self.ask_about(place, &path).await?;
         let pdu =
             answer.pdus.first().ok_or_else(|| PeerError::BadAnswer("there is no event in it".to_owned()))?;
-        let event = self.verify(&place.version, crate::verify::parse(pdu)?).await?;
+        let event = self.verify(&place.version, crate::verify::parse(pdu)?, place.origin).await?;
         if event.id() == id {
             Ok(event)
         } else {
@@ -272,7 +272,7 @@ impl Federation {
             format!("/_matrix/federation/v1/event_auth/{}/{}", enc(place.room.as_str()), enc(id.as_str()));
         let answer: AuthChain = self.ask_about(place, &path).await?;
         let chain: Vec<_> = answer.auth_chain.into_iter().take(STATE_EVENTS).collect();
-        let events = self.verify_all(&place.version, &chain).await;
+        let events = self.verify_all(&place.version, &chain, place.origin).await;
         self.add_outliers(place, events).await
     }
 

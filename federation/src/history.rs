@@ -217,7 +217,7 @@ impl Federation {
             };
             let place = self.place(&id, &server)?;
             let pdus: Vec<_> = answer.pdus.into_iter().take(HISTORY_AT_ONCE).collect();
-            let events = self.verify_all(&place.version, &pdus).await;
+            let events = self.verify_all(&place.version, &pdus, &server).await;
             if self.add_history(&place, events).await? > 0 {
                 return Ok(true);
             }

@@ -7,11 +7,11 @@ use crate::{
     Error, Federation, edus,
     gaps::references,
     origin::{Body, Origin, Params},
-    verify,
+    transactions, verify,
 };
 use axum::{Json, Router, extract::State, routing::put};
-use postern_graph::{RoomNum, schema::ReceivedTransactions};
-use postern_rooms::{Error as RoomsError, MembershipKind, Verified, now_ms, version::Version};
+use postern_graph::RoomNum;
+use postern_rooms::{Error as RoomsError, MembershipKind, Verified, version::Version};
 use postern_web::{Answer, ApiError};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, RoomId, ServerName, UserId,
@@ -30,21 +30,24 @@ const PDUS: usize = 50;
 const EDUS: usize = 100;
 /// Events of one room that may wait; then the servers that send are asked to wait.
 const WAITING_IN_ROOM: usize = 10_000;
-/// Transactions remembered of one server at least: it repeats only its last.
-const TRANSACTIONS_REMEMBERED: usize = 32;
-/// After how many transactions, on average, older ones are forgotten.
-const FORGOTTEN_EVERY: u32 = 32;
 
 pub(crate) fn routes() -> Router<Federation> {
     Router::new().route("/_matrix/federation/v1/send/{txn}", put(send))
 }
 
+/// The body of a transaction.
 #[derive(Debug, Deserialize)]
-struct Transaction {
+pub(crate) struct Transaction {
     #[serde(default)]
-    pdus: Vec<Box<RawValue>>,
+    pub(crate) pdus: Vec<Box<RawValue>>,
     #[serde(default)]
-    edus: Vec<edus::Edu>,
+    pub(crate) edus: Vec<edus::Edu>,
+}
+
+impl Transaction {
+    pub(crate) fn is_within_bounds(&self) -> bool {
+        self.pdus.len() <= PDUS && self.edus.len() <= EDUS
+    }
 }
 
 async fn send(
@@ -53,12 +56,14 @@ async fn send(
     Params(txn): Params<String>,
     Body(transaction): Body<Transaction>,
 ) -> Answer {
-    if transaction.pdus.len() > PDUS || transaction.edus.len() > EDUS {
+    if !transaction.is_within_bounds() {
         return Err(ApiError::bad_json(format!("a transaction has at most {PDUS} PDUs and {EDUS} EDUs")));
     }
     let graph = &federation.0.graph;
-    let key = (origin.to_string(), txn);
-    if graph.has::<ReceivedTransactions>(&key)? {
+    if txn.len() > transactions::ID_BYTES {
+        return Err(ApiError::invalid_param("the id of the transaction is too long"));
+    }
+    if federation.0.taken.has(&origin, &txn)? {
         return Ok(Json(json!({ "pdus": {} })));
     }
     let mut results = Map::new();
@@ -111,16 +116,7 @@ async fn send(
     }
     let mut commit = graph.begin();
     federation.0.rooms.stage(&mut commit, &origin, staged)?;
-    // Not each time: the walk goes over all that was deleted there.
-    if rand::random_ratio(1, FORGOTTEN_EVERY) {
-        let mut remembered: Vec<_> =
-            graph.scan::<ReceivedTransactions, _>(&(key.0.clone(),)).iter().collect::<Result<_, _>>()?;
-        remembered.sort_by_key(|(_, at)| std::cmp::Reverse(*at));
-        for (old, _) in remembered.iter().skip(TRANSACTIONS_REMEMBERED) {
-            commit.delete::<ReceivedTransactions>(old);
-        }
-    }
-    commit.put::<ReceivedTransactions>(&key, &now_ms());
+    federation.0.taken.take(&mut commit, &origin, &txn)?;
     let seq = graph.commit(commit)?;
     graph.durable_at(seq).await?;
     for (room, more) in rooms {
@@ -140,7 +136,7 @@ impl Federation {
         let mut prepared = Vec::with_capacity(pdus.len());
         for pdu in pdus {
             prepared.push(match self.entrance(origin, &pdu, &mut entrances) {
-                Ok((room, version)) => match self.keys_for(&version, &pdu).await {
+                Ok((room, version)) => match self.keys_for(&version, &pdu, origin).await {
                     Ok(keys) => Ok((room, version, pdu, keys)),
                     Err(why) => Err((id_of(&version, &pdu), why)),
                 },
@@ -231,8 +227,11 @@ impl Federation {
             return Ok(None);
         }
         let version = rooms.version_of(room)?;
-        let event = self.verify(&version, pdu.clone()).await?;
-        // It rests on what it ends. One that comes late ends an earlier invite or knock, not the present one.
+        let event = self.verify(&version, pdu.clone(), origin).await?;
+        // It rests on what it ends. One that comes late ends an earlier invite or knock, not the present one. Whether its
+        // sender has the power to end a knock cannot be told without the room's state, which nobody tells a server that is
+        // not in the room. But only the room's servers know the knock's id, and only the sender's is listened to here
+        // (as MSC4233 has it; the specification says nothing of it).
         let ended = rooms.event(now.event)?;
         if !references(&event)?.1.contains(&ended.id) {
             return Ok(None);
@@ -249,7 +248,7 @@ type Refused = (Option<String>, Error);
 /// A room that its sender may send to.
 type Entrance = (RoomNum, Arc<Version>);
 
-fn id_of(version: &Version, pdu: &CanonicalJsonObject) -> Option<String> {
+pub(crate) fn id_of(version: &Version, pdu: &CanonicalJsonObject) -> Option<String> {
     postern_rooms::pdu::event_id(pdu, &version.rules).ok().map(|id| id.to_string())
 }
 
@@ -258,6 +257,6 @@ fn bad(why: &str) -> Error {
 }
 
 /// The room a PDU is of.
-fn room_of(pdu: &CanonicalJsonObject) -> Option<OwnedRoomId> {
+pub(crate) fn room_of(pdu: &CanonicalJsonObject) -> Option<OwnedRoomId> {
     RoomId::parse(pdu.get("room_id").and_then(CanonicalJsonValue::as_str)?).ok()
 }

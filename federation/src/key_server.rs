@@ -11,7 +11,7 @@ use axum::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use postern_rooms::now_ms;
-use postern_web::{Answer, ApiError};
+use postern_web::{Answer, ApiError, ClientAddress};
 use ruma::{CanonicalJsonObject, OwnedServerName};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -68,7 +68,11 @@ struct Queries {
     server_keys: BTreeMap<OwnedServerName, BTreeMap<String, Criteria>>,
 }
 
-async fn query(State(federation): State<Federation>, Body(queries): Body<Queries>) -> Answer {
+async fn query(
+    State(federation): State<Federation>,
+    ClientAddress(address): ClientAddress,
+    Body(queries): Body<Queries>,
+) -> Answer {
     let too_many = queries.server_keys.values().any(|keys| keys.len() > KEYS_QUERIED);
     if queries.server_keys.len() > QUERIED || too_many {
         return Err(ApiError::too_large(format!(
@@ -77,11 +81,12 @@ async fn query(State(federation): State<Federation>, Body(queries): Body<Queries
     }
     let found: Vec<Vec<CanonicalJsonObject>> = stream::iter(queries.server_keys.into_iter().enumerate())
         .map(|(place, (server, keys))| {
-            let federation = federation.clone();
+            let (federation, address) = (federation.clone(), address.clone());
             async move {
                 let until = keys.values().filter_map(|one| one.minimum_valid_until_ts).max();
                 let ids: Vec<String> = keys.into_keys().collect();
-                told(&federation, &server, &ids, until, place < ASKED_ABOUT).await
+                let fetch_for = (place < ASKED_ABOUT).then_some(address.as_str());
+                told(&federation, &server, &ids, until, fetch_for).await
             }
         })
         .buffered(AT_ONCE)
@@ -92,10 +97,11 @@ async fn query(State(federation): State<Federation>, Body(queries): Body<Queries
 
 async fn query_one(
     State(federation): State<Federation>,
+    ClientAddress(address): ClientAddress,
     Params(server): Params<OwnedServerName>,
     Query(criteria): Query<Criteria>,
 ) -> Answer {
-    let found = told(&federation, &server, &[], criteria.minimum_valid_until_ts, true).await?;
+    let found = told(&federation, &server, &[], criteria.minimum_valid_until_ts, Some(&address)).await?;
     Ok(Json(json!({ "server_keys": found })))
 }
 
@@ -105,7 +111,7 @@ async fn told(
     server: &OwnedServerName,
     ids: &[String],
     valid_until: Option<u64>,
-    fetch: bool,
+    fetch_for: Option<&str>,
 ) -> Answer<Vec<CanonicalJsonObject>> {
     let keys = federation.0.rooms.keys();
     let now = now_ms();
@@ -113,7 +119,7 @@ async fn told(
         return Ok(vec![keys.signed_server_keys(now.saturating_add(VALID_MS))?]);
     }
     let until = valid_until.unwrap_or(now);
-    let statements = federation.0.ring.statements(server, ids, until, fetch).await;
+    let statements = federation.0.ring.statements(server, ids, until, fetch_for).await;
     let statements = statements.map_err(|error| ApiError::internal(&error))?;
     let signed = statements.into_iter().filter_map(|statement| {
         keys.countersign_server_keys(statement)

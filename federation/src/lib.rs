@@ -15,20 +15,25 @@ mod edus;
 mod elsewhere;
 mod error;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gaps;
 mod history;
 mod inbox;
 mod key_server;
 mod lookups;
 mod memberships;
+mod multipart;
 pub mod origin;
 mod outbox;
 mod peers;
+mod places;
 mod policy;
 mod ring;
 #[cfg(test)]
 mod scene;
 mod statement;
+mod transactions;
 mod trust;
 mod user_keys;
 mod verify;
@@ -51,6 +56,7 @@ use postern_graph::Graph;
 use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::Users;
+use postern_web::Limiter;
 use ruma::{OwnedServerName, ServerName};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -67,8 +73,10 @@ pub(crate) struct Parts {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) users: Arc<Users>,
     pub(crate) media: Arc<Media>,
+    pub(crate) limiter: Arc<Limiter>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) ring: Arc<KeyRing>,
+    pub(crate) taken: transactions::Taken,
     pub(crate) waiting: waiting::Rooms,
     /// Files that are being fetched: (server, id).
     pub(crate) fetching: DashMap<(OwnedServerName, String), Arc<tokio::sync::Mutex<()>>>,
@@ -88,6 +96,7 @@ impl Federation {
         rooms: Arc<Rooms>,
         users: Arc<Users>,
         media: Arc<Media>,
+        limiter: Arc<Limiter>,
         stopping: CancellationToken,
     ) -> Result<Self, Error> {
         let peers = Arc::new(Peers::new(&config, rooms.clone())?);
@@ -104,14 +113,17 @@ impl Federation {
                 longest: Duration::from_millis(config.federation.backoff_max_ms),
             },
         );
+        let taken = transactions::Taken::new(graph.clone());
         Ok(Self(Arc::new(Parts {
             config,
             graph,
             rooms,
             users,
             media,
+            limiter,
             peers,
             ring,
+            taken,
             waiting: waiting::Rooms::default(),
             fetching: DashMap::new(),
             resyncs: devices::Resyncs::default(),
@@ -131,6 +143,15 @@ impl Federation {
             self.fetch_whole_state(room);
         }
         self.0.outbox.start()
+    }
+
+    /// Reads the certificate authorities and the certificate towards other servers again; connections made from then on
+    /// go by them.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] if a file cannot be used: all stays as it was.
+    pub fn read_certificates(&self) -> Result<(), Error> {
+        self.0.peers.read_certificates(&self.0.config.federation)
     }
 
     /// A server has been heard from: what waits for it can be sent.

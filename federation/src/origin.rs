@@ -12,7 +12,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use postern_rooms::keys::request_text;
-use postern_web::{ApiError, Strict, check_object, parse_json};
+use postern_web::{ApiError, ClientAddress, Strict, check_object, parse_json};
 use ruma::{OwnedServerName, ServerName};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -78,7 +78,9 @@ async fn authenticate(federation: &Federation, request: Request) -> Result<Reque
     let target = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let text = request_text(&origin, own, head.method.as_str(), target, content.as_ref());
     let ids: Vec<String> = claims.iter().map(|claim| claim.key.clone()).collect();
-    let keys = parts.ring.for_request(&origin, &ids).await.map_err(|error| ApiError::internal(&error))?;
+    let ClientAddress(address) = ClientAddress::of(&head);
+    let keys =
+        parts.ring.for_request(&origin, &ids, &address).await.map_err(|error| ApiError::internal(&error))?;
     let known: Vec<_> = claims.iter().filter_map(|claim| Some((keys.get(&claim.key)?, claim))).collect();
     if known.is_empty() {
         return Err(unauthorized(format!(

@@ -84,6 +84,15 @@ impl Peers {
         })
     }
 
+    /// Reads the certificate authorities and this server's certificate towards others again, from where `config` has them.
+    ///
+    /// # Errors
+    /// [`Error::Setup`] if a file cannot be used: all stays as it was.
+    pub fn read_certificates(&self, config: &postern_config::Federation) -> Result<(), Error> {
+        self.connector.trust(trust::client(config)?);
+        Ok(())
+    }
+
     /// Whether this server speaks with another one.
     #[must_use]
     pub fn allowed(&self, server: &ServerName) -> bool {

@@ -5,6 +5,7 @@
 
 use crate::{
     Error, Peers,
+    places::Places,
     statement::{Known, Need, Statement, is_known_algorithm},
 };
 use futures::{StreamExt, stream};
@@ -30,10 +31,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{
-    sync::{Mutex, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Mutex, time::Instant};
 
 /// Keys in memory.
 const IN_MEMORY: usize = 20_000;
@@ -41,8 +39,15 @@ const IN_MEMORY: usize = 20_000;
 const ATTEMPTS: usize = 20_000;
 /// How long after an attempt a server is not asked again, whatever came of it.
 const PAUSE: Duration = Duration::from_secs(15);
-/// Servers that are asked for keys at a time, by everyone together.
-const AT_ONCE: usize = 64;
+/// Servers that are asked for keys at a time to check who sends requests, or by those who take this one for a notary.
+const FOR_REQUESTS: usize = 64;
+/// Of these because of one address. Whoever asks is not known yet, and may name servers that do not answer.
+const FOR_AN_ADDRESS: usize = 16;
+/// Servers that are asked for keys at a time to check events.
+const FOR_EVENTS: usize = 64;
+/// Of these because of events that one server has told. A large room that is joined needs the keys of all its servers,
+/// of which many may be gone.
+const FOR_EVENTS_OF_ONE: usize = 32;
 /// Servers whose keys one caller looks for at a time.
 const AT_ONCE_FOR_ONE: usize = 16;
 /// How long a server has to answer.
@@ -54,6 +59,15 @@ const STATEMENTS: usize = 32;
 
 /// Public keys whose private halves everybody can read: those of the specification's examples.
 const PUBLISHED: [&str; 1] = ["XGX0JRS2Af3be3knz2fBiRbApjm2Dh61gXDJA8kcJNI"];
+
+/// Because of whom keys are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Because<'a> {
+    /// Of whoever sends a request from an address.
+    Address(&'a str),
+    /// Of the server that has told the events to be checked.
+    Server(&'a ServerName),
+}
 
 /// Key ids that are wanted, by server.
 pub type Wanted = BTreeMap<OwnedServerName, BTreeSet<OwnedServerSigningKeyId>>;
@@ -89,7 +103,8 @@ pub struct KeyRing {
     memory: Cache<(OwnedServerName, String), Known>,
     /// When each server was last asked; the lock is held while it is.
     attempts: Cache<OwnedServerName, Arc<Mutex<Option<Instant>>>>,
-    asking: Semaphore,
+    for_requests: Places,
+    for_events: Places,
 }
 
 impl KeyRing {
@@ -122,17 +137,23 @@ impl KeyRing {
             refused,
             memory: Cache::new(IN_MEMORY),
             attempts: Cache::new(ATTEMPTS),
-            asking: Semaphore::new(AT_ONCE),
+            for_requests: Places::new(FOR_REQUESTS, FOR_AN_ADDRESS),
+            for_events: Places::new(FOR_EVENTS, FOR_EVENTS_OF_ONE),
         })
     }
 
     /// The wanted keys that can be had: keys that were valid at `valid_at` (milliseconds since the epoch; nothing if
     /// their time does not matter, as in room versions 1 to 4). What is not known is fetched from the server itself or
-    /// a notary; a server that cannot be asked is left out of the answer, as are keys of unknown algorithms.
+    /// a notary; a server that cannot be asked is left out of the answer, as are keys of unknown algorithms. The keys are for events that `teller` has told.
     ///
     /// # Errors
     /// The store's.
-    pub async fn keys(&self, wanted: &Wanted, valid_at: Option<u64>) -> Result<PublicKeyMap, Error> {
+    pub async fn keys(
+        &self,
+        wanted: &Wanted,
+        valid_at: Option<u64>,
+        teller: &ServerName,
+    ) -> Result<PublicKeyMap, Error> {
         let need = valid_at.map_or(Need::AnyTime, Need::EventAt);
         // Owned, so that no lifetime is carried into the stream.
         let wanted: Vec<(OwnedServerName, Vec<String>)> = wanted
@@ -141,7 +162,7 @@ impl KeyRing {
             .collect();
         let mut found = stream::iter(wanted)
             .map(|(server, ids)| async move {
-                let keys = self.of(&server, &ids, need).await?;
+                let keys = self.of(&server, &ids, need, Because::Server(teller)).await?;
                 Ok::<_, Error>((server, keys))
             })
             .buffer_unordered(AT_ONCE_FOR_ONE);
@@ -155,7 +176,7 @@ impl KeyRing {
         Ok(ring)
     }
 
-    /// The keys of `server` with these ids that may sign requests now.
+    /// The keys of `server` with these ids that may sign requests now. One has come from `address`.
     ///
     /// # Errors
     /// The store's.
@@ -163,12 +184,14 @@ impl KeyRing {
         &self,
         server: &ServerName,
         ids: &[String],
+        address: &str,
     ) -> Result<PublicKeySet, Error> {
-        self.of(server, ids, Need::RequestAt(now_ms())).await
+        self.of(server, ids, Need::RequestAt(now_ms()), Because::Address(address)).await
     }
 
     /// The statements of `server` about its keys that are stored, those with the wanted ids or (without ids) all, at
-    /// least one of which holds until `valid_until` if that can be had: what a notary answers.
+    /// least one of which holds until `valid_until` if that can be had: what a notary answers. They are fetched for whom
+    /// is at the address `fetch_for`, if there is one.
     ///
     /// # Errors
     /// The store's.
@@ -177,7 +200,7 @@ impl KeyRing {
         server: &ServerName,
         ids: &[String],
         valid_until: u64,
-        fetch: bool,
+        fetch_for: Option<&str>,
     ) -> Result<Vec<CanonicalJsonObject>, Error> {
         // Fetched again after half its time (specification: Publishing Keys).
         let fresh = |one: &Stored, now: u64| {
@@ -191,8 +214,8 @@ impl KeyRing {
             let given_up = |one: &Stored| one.expired_ts.is_some() && !ids.is_empty();
             Ok(all && stored.iter().any(|(_, one)| given_up(one) || fresh(one, now)))
         };
-        if fetch {
-            self.fetch(server, complete).await?;
+        if let Some(address) = fetch_for {
+            self.fetch(server, complete, Because::Address(address)).await?;
         }
         let stored = self.stored(server, ids)?;
         let mut statements: Vec<CanonicalJsonObject> = Vec::new();
@@ -204,7 +227,13 @@ impl KeyRing {
         Ok(statements)
     }
 
-    async fn of(&self, server: &ServerName, ids: &[String], need: Need) -> Result<PublicKeySet, Error> {
+    async fn of(
+        &self,
+        server: &ServerName,
+        ids: &[String],
+        need: Need,
+        because: Because<'_>,
+    ) -> Result<PublicKeySet, Error> {
         let own = self.rooms.keys();
         if server == own.server_name() {
             let key = Base64::parse(own.public_key()).map_err(|error| Error::Setup(error.to_string()))?;
@@ -222,7 +251,7 @@ impl KeyRing {
         };
         let complete = |ring: &Self| Ok(known(ring)?.len() == ids.len());
         if !complete(self)? {
-            self.fetch(server, complete).await?;
+            self.fetch(server, complete, because).await?;
         }
         known(self)
     }
@@ -270,19 +299,25 @@ impl KeyRing {
         &self,
         server: &ServerName,
         complete: impl Fn(&Self) -> Result<bool, Error>,
+        because: Because<'_>,
     ) -> Result<(), Error> {
         let Ok(attempt) = self.attempts.get_or_insert_with(server, || Ok::<_, Infallible>(Arc::default()));
         let mut attempt = attempt.lock().await;
         if complete(self)? || attempt.is_some_and(|at| at.elapsed() < PAUSE) {
             return Ok(());
         }
-        let Ok(_permit) = self.asking.acquire().await else { return Ok(()) };
-        let direct = self.ask_server(server).await?;
-        if !direct || !complete(self)? {
-            self.ask_notaries(server, &complete).await?;
+        let asked = async {
+            let direct = self.ask_server(server).await?;
+            if !direct || !complete(self)? {
+                self.ask_notaries(server, &complete).await?;
+            }
+            *attempt = Some(Instant::now());
+            Ok(())
+        };
+        match because {
+            Because::Address(address) => self.for_requests.in_turn(address, asked).await,
+            Because::Server(teller) => self.for_events.in_turn(teller.as_str(), asked).await,
         }
-        *attempt = Some(Instant::now());
-        Ok(())
     }
 
     /// Asks the server itself; whether it answered.

@@ -4,7 +4,7 @@ use crate::{Error, Federation, ring::Wanted};
 use futures::{StreamExt, stream};
 use postern_rooms::{Error as RoomsError, Verified, version::Version};
 use postern_web::Strict;
-use ruma::{CanonicalJsonObject, CanonicalJsonValue, signatures::PublicKeyMap};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, ServerName, signatures::PublicKeyMap};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ fn origin_ts(pdu: &CanonicalJsonObject) -> Option<u64> {
 }
 
 impl Federation {
-    /// Checks a PDU of a room of `version`. Keys that are not known are fetched.
+    /// Checks a PDU of a room of `version` that `teller` has told. Keys that are not known are fetched.
     ///
     /// # Errors
     /// As [`Verified::check`].
@@ -37,8 +37,9 @@ impl Federation {
         &self,
         version: &Arc<Version>,
         pdu: CanonicalJsonObject,
+        teller: &ServerName,
     ) -> Result<Verified, Error> {
-        let keys = self.keys_for(version, &pdu).await?;
+        let keys = self.keys_for(version, &pdu, teller).await?;
         let version = version.clone();
         let checked = tokio::task::spawn_blocking(move || Verified::check(&version, pdu, &keys)).await;
         checked
@@ -46,7 +47,7 @@ impl Federation {
             .map_err(Error::from)
     }
 
-    /// The keys that a PDU has to be checked with, as far as they can be had.
+    /// The keys that a PDU that `teller` has told has to be checked with, as far as they can be had.
     ///
     /// # Errors
     /// It does not say who sent it, or the store's.
@@ -54,16 +55,22 @@ impl Federation {
         &self,
         version: &Version,
         pdu: &CanonicalJsonObject,
+        teller: &ServerName,
     ) -> Result<PublicKeyMap, Error> {
         let wanted = Verified::signers(version, pdu)?;
         let at = origin_ts(pdu).filter(|_| version.rules.enforce_key_validity);
-        self.0.ring.keys(&wanted, at).await
+        self.0.ring.keys(&wanted, at, teller).await
     }
 
-    /// Checks many PDUs; those that fail are dropped. The order is kept.
-    pub(crate) async fn verify_all(&self, version: &Arc<Version>, pdus: &[Box<RawValue>]) -> Vec<Verified> {
+    /// Checks many PDUs that `teller` has told; those that fail are dropped. The order is kept.
+    pub(crate) async fn verify_all(
+        &self,
+        version: &Arc<Version>,
+        pdus: &[Box<RawValue>],
+        teller: &ServerName,
+    ) -> Vec<Verified> {
         stream::iter(pdus.chunks(TOGETHER).map(<[_]>::to_vec))
-            .map(|some| self.verify_some(version, some))
+            .map(|some| self.verify_some(version, some, teller))
             .buffered(AT_ONCE)
             .collect::<Vec<_>>()
             .await
@@ -73,7 +80,12 @@ impl Federation {
     }
 
     /// Checks some PDUs, each step of all of them by one thread.
-    async fn verify_some(&self, version: &Arc<Version>, pdus: Vec<Box<RawValue>>) -> Vec<Verified> {
+    async fn verify_some(
+        &self,
+        version: &Arc<Version>,
+        pdus: Vec<Box<RawValue>>,
+        teller: &ServerName,
+    ) -> Vec<Verified> {
         let parsed = tokio::task::spawn_blocking(move || {
             let parse = |pdu: Box<RawValue>| parse(&pdu).inspect_err(dropped).ok();
             pdus.into_iter().filter_map(parse).collect::<Vec<_>>()
@@ -86,12 +98,12 @@ impl Federation {
                 wanted.entry(server).or_default().extend(keys);
             }
         }
-        if let Err(error) = self.0.ring.keys(&wanted, None).await {
+        if let Err(error) = self.0.ring.keys(&wanted, None, teller).await {
             tracing::warn!(%error, "keys cannot be had");
         }
         let mut with_keys = Vec::with_capacity(parsed.len());
         for pdu in parsed {
-            match self.keys_for(version, &pdu).await {
+            match self.keys_for(version, &pdu, teller).await {
                 Ok(keys) => with_keys.push((pdu, keys)),
                 Err(error) => dropped(&error),
             }

@@ -4,12 +4,12 @@
 //! server is out of reach, is passed over and stays: it was acknowledged, so nobody sends it again. Those are tried again after a
 //! pause, longer each time, and as soon as their server is heard from.
 
-use crate::{Error, Federation};
+use crate::{Error, Federation, places::Places};
 use dashmap::{DashMap, DashSet, Entry};
 use postern_graph::{RoomNum, Seq};
 use postern_rooms::{Waiting, now_ms};
 use quick_cache::sync::Cache;
-use ruma::{OwnedServerName, ServerName};
+use ruma::OwnedServerName;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -18,10 +18,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 /// Events of a room that are read at once.
 const AT_ONCE: usize = 50;
@@ -48,9 +45,7 @@ pub(crate) struct Rooms {
     working: DashMap<RoomNum, Arc<Work>>,
     /// Up to where nothing waits any more in a room. It spares walking over what has been deleted there.
     passed: Cache<RoomNum, Seq>,
-    places: Semaphore,
-    /// Those of the servers of which events are being taken.
-    places_of_one: DashMap<OwnedServerName, Arc<Semaphore>>,
+    places: Places,
     /// Rooms whose ends are about to be joined.
     joining: DashSet<RoomNum>,
 }
@@ -60,32 +55,13 @@ impl Default for Rooms {
         Self {
             working: DashMap::new(),
             passed: Cache::new(REMEMBERED),
-            places: Semaphore::new(ROOMS_AT_ONCE),
-            places_of_one: DashMap::new(),
+            places: Places::new(ROOMS_AT_ONCE, ROOMS_AT_ONCE_OF_ONE),
             joining: DashSet::new(),
         }
     }
 }
 
 impl Rooms {
-    /// Does `work`, the taking of an event that `origin` sent, when there is a place for it.
-    async fn in_turn<T>(&self, origin: &ServerName, work: impl Future<Output = T>) -> T {
-        let of_one = self
-            .places_of_one
-            .entry(origin.to_owned())
-            .or_insert_with(|| Arc::new(Semaphore::new(ROOMS_AT_ONCE_OF_ONE)))
-            .clone();
-        let done = {
-            // Neither is ever closed.
-            let _of_one = of_one.acquire().await;
-            let _of_all = self.places.acquire().await;
-            work.await
-        };
-        drop(of_one);
-        self.places_of_one.remove_if(origin, |_, places| Arc::strong_count(places) == 1);
-        done
-    }
-
     /// About how many events wait in a room.
     pub(crate) fn count(&self, room: RoomNum) -> usize {
         self.working.get(&room).map_or(0, |work| work.waiting.load(Ordering::Relaxed))
@@ -226,13 +202,10 @@ impl Federation {
             if waiting.is_empty() {
                 return Ok(());
             }
-            let taken = {
-                // Never closed.
-                let _place = self.0.waiting.places.acquire().await;
-                match rooms.receive_waiting(room, &waiting).await.map_err(Error::from) {
-                    Err(error) if error.is_transient() => return Err(error),
-                    taken => taken.unwrap_or(0),
-                }
+            let taken = self.0.waiting.places.any(rooms.receive_waiting(room, &waiting)).await;
+            let taken = match taken.map_err(Error::from) {
+                Err(error) if error.is_transient() => return Err(error),
+                taken => taken.unwrap_or(0),
             };
             work.done(taken);
             for event in waiting.iter().take(taken) {
@@ -260,7 +233,7 @@ impl Federation {
         let room = self.0.rooms.room_id(room)?;
         let place = self.place(&room, &event.origin)?;
         let id = event.pdu.id().to_owned();
-        let taken = self.0.waiting.in_turn(&event.origin, self.take(&place, event.pdu)).await;
+        let taken = self.0.waiting.places.in_turn(event.origin.as_str(), self.take(&place, event.pdu)).await;
         let Err(error) = taken else { return Ok(true) };
         let waits = may_wait && error.is_transient() && now_ms().saturating_sub(event.since) < PATIENCE_MS;
         if waits {

@@ -6,6 +6,7 @@
 mod chains;
 mod events;
 mod messages;
+mod outbox;
 mod state;
 
 use crate::{
@@ -73,6 +74,7 @@ pub fn check(path: &Path) -> Result<Findings, Error> {
     doctor.room_servers();
     doctor.chains();
     doctor.seen_messages();
+    doctor.outbox();
     Ok(doctor.findings)
 }
 

@@ -316,6 +316,12 @@ impl Graph {
         self.disk.durable.borrow().failed.is_some()
     }
 
+    /// How many entries were written and removed so far, in all families together.
+    #[must_use]
+    pub fn writes(&self) -> u64 {
+        self.db.latest_sequence_number()
+    }
+
     /// The last sequence number applied.
     #[must_use]
     pub fn applied(&self) -> Seq {

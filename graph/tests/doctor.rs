@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use postern_graph::{
-    Commit, EventNum, Graph, NameKind, Pos, RoomNum, Root, Seq, Settings, StateKeyNum, TypeNum, UserNum,
+    Commit, EventNum, Graph, NameKind, Pos, RoomNum, Root, Seq, ServerNum, Settings, StateKeyNum, TypeNum,
+    UserNum,
     codec::Raw,
     doctor,
     event::{EventLinks, EventRecord, Membership, MembershipKind, RoomHead},
@@ -10,8 +11,9 @@ use postern_graph::{
     log::LogEntry,
     schema::{
         ChainEvents, ChainLinks, ChainTips, Chains, Children, CurrentState, Cursors, EventJson, EventRecords,
-        Heads, Links, Members, Memberships, Meta, Names, Numbers, Relations, RoomServers, SeenMessageOrder,
-        SeenMessages, StateAt, StateNodes, ThreadTips, Threads, Timeline,
+        Heads, Links, Members, Memberships, Meta, Names, Numbers, OutboxEdus, OutboxEvents, OutboxLatest,
+        OutboxTransactions, Relations, Relayed, RoomServers, SeenMessageOrder, SeenMessages, StateAt,
+        StateNodes, ThreadTips, Threads, Timeline,
     },
 };
 use std::{path::Path, sync::Arc};
@@ -23,6 +25,8 @@ const ALICE: EventNum = EventNum(2);
 const POWER: EventNum = EventNum(3);
 const MESSAGE: EventNum = EventNum(24);
 const REPLY: EventNum = EventNum(25);
+/// The number of another server.
+const OTHER: ServerNum = ServerNum(1);
 
 fn open(path: &Path) -> Arc<Graph> {
     Graph::open(&Settings { path: path.to_owned(), block_cache: 8 << 20 }).unwrap()
@@ -118,6 +122,17 @@ fn healthy(path: &Path) {
         commit.put::<Threads>(&(ROOM, pos, MESSAGE), &());
         commit.put::<ThreadTips>(&(MESSAGE,), &(pos, 1));
         commit.put::<Cursors>(&("push".to_owned(),), &Seq(3));
+    });
+    room.commit(|graph, commit| {
+        let other = ServerNum(graph.intern(NameKind::Server, "other", commit).unwrap());
+        assert_eq!(other, OTHER);
+        commit.put::<OutboxEvents>(&(other, pos.seq()), &(REPLY, 1));
+        commit.put::<Relayed>(&(REPLY,), &());
+        commit.put::<OutboxEdus>(&(other, Seq(1), 2), &edu("a", r#"{"edu_type":"m.typing","content":{}}"#));
+        // One that is not the latest is passed over when it is its turn.
+        commit.put::<OutboxEdus>(&(other, Seq(1), 1), &edu("a", r#"{"edu_type":"m.typing","content":{}}"#));
+        commit.put::<OutboxLatest>(&(other, "a".to_owned()), &(Seq(1), 2));
+        commit.put::<OutboxTransactions>(&(other,), &edu("1", r#"{"pdus":[]}"#));
     });
     room.graph.flush().unwrap();
 }
@@ -374,6 +389,33 @@ fn ids_of_messages_that_cannot_be_forgotten_are_found() {
     });
     finds("is number 3 of its server, but not known as that", move |_, commit| {
         commit.put::<SeenMessageOrder>(&(server(), 3), &id());
+    });
+}
+
+fn edu(kind: &str, json: &str) -> (String, Raw) {
+    (kind.to_owned(), Raw(json.as_bytes().to_vec()))
+}
+
+#[test]
+fn queues_of_other_servers_that_cannot_be_worked_off_are_found() {
+    finds("queued for server 7, which has no name", |_, commit| {
+        commit.put::<OutboxTransactions>(&(ServerNum(7),), &edu("1", "{}"));
+    });
+    finds("at 9 of the queue of server 1 (other) has no record", |_, commit| {
+        commit.put::<OutboxEvents>(&(OTHER, Seq(9)), &(EventNum(70), 1));
+    });
+    finds("that is to be passed on has no JSON", |_, commit| commit.put::<Relayed>(&(EventNum(70),), &()));
+    finds("The EDU at 1.3 of the queue of server 1 (other) is none", |_, commit| {
+        commit.put::<OutboxEdus>(&(OTHER, Seq(1), 3), &edu("b", r#"{"content":{}}"#));
+    });
+    finds("latest EDU \"b\" of the queue of server 1 (other) is not at 1.3", |_, commit| {
+        commit.put::<OutboxLatest>(&(OTHER, "b".to_owned()), &(Seq(1), 3));
+    });
+    finds("latest EDU \"b\" of the queue of server 1 (other) is not at 1.2", |_, commit| {
+        commit.put::<OutboxLatest>(&(OTHER, "b".to_owned()), &(Seq(1), 2));
+    });
+    finds("Transaction \"1\" to server 1 (other) is no JSON", |_, commit| {
+        commit.put::<OutboxTransactions>(&(OTHER,), &edu("1", "{"));
     });
 }
 

@@ -3,7 +3,7 @@
 
 #[cfg(test)]
 #[path = "../../fuzz/seeds.rs"]
-mod seeds;
+pub(crate) mod seeds;
 
 use std::sync::OnceLock;
 

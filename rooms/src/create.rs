@@ -3,6 +3,7 @@
 use crate::{
     Error,
     batch::{Batch, Draft},
+    limits,
     membership::profile,
     rooms::Rooms,
     version::{Version, version},
@@ -16,6 +17,7 @@ use postern_graph::{
 use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use tokio::sync::OwnedMutexGuard;
 
 /// The presets of `POST /createRoom`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,10 +179,12 @@ impl Rooms {
         Batch::new(self, commit, RoomNum(0), id, version.clone(), RoomHead::default())
     }
 
-    /// Replaces a room by one of another version: the old one points to the new one and is closed for talk.
+    /// Replaces a room by one of another version: the old one points to the new one and is closed for talk. The old
+    /// room's lane is not held while its policy server, if it has one, is asked.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] if `user` may not send the tombstone.
+    /// [`Error::Forbidden`] if `user` may not send the tombstone, or the policy server does not recommend what closes the
+    /// room; [`Error::BadState`] if others change the room's power levels each time it is asked.
     pub async fn upgrade(
         &self,
         user: &UserId,
@@ -190,7 +194,6 @@ impl Rooms {
     ) -> Result<OwnedRoomId, Error> {
         let version = version(new_version)?;
         let old_room = self.known_room(old)?;
-        let _lane = self.lane(old_room).await;
         let levels = self.power_levels(old_room)?;
         let member = self.user(user)?.map_or(Ok(false), |number| self.is_joined(old_room, number))?;
         if !member || !levels.may_send(user, &"m.room.tombstone".into(), true) {
@@ -204,25 +207,16 @@ impl Rooms {
         }
         let by_hash = version.rules.authorization.room_create_event_id_as_room_id;
         let mut predecessor = json!({ "room_id": old });
-        let mut old_batch = self.batch(old_room)?;
-        let tombstone = |replacement: &RoomId| {
-            Draft::state(
-                "m.room.tombstone",
-                "",
-                &json!({ "body": "This room has been replaced", "replacement_room": replacement }),
-            )
-        };
-        if !by_hash && let Some(last) = old_batch.head.extremities.last() {
+        if !by_hash && let Some(last) = self.head(old_room)?.unwrap_or_default().extremities.last() {
             // Before version 12 the predecessor names the last event known of the old room.
             predecessor["event_id"] = self.event(*last)?.id.as_str().into();
         }
         creation.insert("predecessor".to_owned(), predecessor);
         let mut batch = self.begin_room(user, &version, &creation, additional_creators.clone())?;
-        copy_state(self, &mut batch, user, old_room, &additional_creators)?;
         let new_id = batch.room_id().to_owned();
-        old_batch.add(user, &tombstone(&new_id)?)?;
-        close(&mut old_batch, user)?;
-        old_batch.have_recommended().await?;
+        let (_lane, old_batch) = self.closed(user, old_room, &new_id).await?;
+        // Only now: the state may have changed meanwhile, and who was banned stays out.
+        copy_state(self, &mut batch, user, old_room, &additional_creators)?;
 
         // The new room first: a tombstone that points nowhere would be worse than a room nobody points to.
         batch.commit()?;
@@ -232,6 +226,51 @@ impl Rooms {
         }
         self.durable(old_seq).await?;
         Ok(new_id)
+    }
+
+    /// The events that close a room which `replacement` replaces, recommended by its policy server if it has one; with the
+    /// room's lane.
+    async fn closed(
+        &self,
+        user: &UserId,
+        room: RoomNum,
+        replacement: &RoomId,
+    ) -> Result<(OwnedMutexGuard<()>, Batch<'_>), Error> {
+        let content = json!({ "body": "This room has been replaced", "replacement_room": replacement });
+        let tombstone = Draft::state("m.room.tombstone", "", &content)?;
+        for _ in 0..limits::CLOSING_ATTEMPTS {
+            let lane = self.lane(room).await;
+            let mut batch = self.batch(room)?;
+            batch.add(user, &tombstone)?;
+            close(&mut batch, user)?;
+            let Some(policy) = self.policy_server(room)? else { return Ok((lane, batch)) };
+            let levels = self.state(room, "m.room.power_levels", "")?.map(|event| event.num);
+            let version = batch.version.clone();
+            let mut closing = Vec::with_capacity(batch.order.len());
+            for num in &batch.order {
+                let event = batch.event(*num)?;
+                closing.push((event.id.clone(), event.json().to_owned()));
+            }
+            drop((batch, lane));
+            for (_, json) in &mut closing {
+                *json = self.recommended(&policy, &version, json).await?;
+            }
+            let lane = self.lane(room).await;
+            let of_now = self.state(room, "m.room.power_levels", "")?.map(|event| event.num);
+            let same_server = self
+                .policy_server(room)?
+                .is_some_and(|now| (&now.via, &now.public_keys) == (&policy.via, &policy.public_keys));
+            // What closes the room says all of its power levels anew.
+            if of_now != levels || !same_server {
+                continue;
+            }
+            let mut batch = self.batch(room)?;
+            for (id, json) in closing {
+                batch.store(id, json)?;
+            }
+            return Ok((lane, batch));
+        }
+        Err(Error::BadState("the room's power levels change all the time; try again later".to_owned()))
     }
 
     async fn move_aliases(

@@ -22,7 +22,10 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// The `m.relates_to` of an event.
 #[derive(Debug, Clone, Deserialize)]
@@ -167,14 +170,18 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn relate(&mut self, event: &Arc<Event>) -> Result<(), Error> {
-        let Some(relation) = Relation::of(event) else { return Ok(()) };
-        let (Some(rel_type), Some(parent)) = (relation.rel_type, relation.event_id) else { return Ok(()) };
-        let Ok(parent) = <&ruma::EventId>::try_from(parent.as_str()) else { return Ok(()) };
+    /// The kind of relation that an event makes, and the event of the room that it is to.
+    fn relation(&self, event: &Event) -> Result<Option<(String, Arc<Event>)>, Error> {
+        let Some(relation) = Relation::of(event) else { return Ok(None) };
+        let (Some(rel_type), Some(parent)) = (relation.rel_type, relation.event_id) else { return Ok(None) };
+        let Ok(parent) = <&ruma::EventId>::try_from(parent.as_str()) else { return Ok(None) };
         // It may have come in the same batch, as a piece of history.
-        let Some(parent) = self.event_by_id(parent)?.filter(|parent| parent.record.room == self.room) else {
-            return Ok(());
-        };
+        let parent = self.event_by_id(parent)?.filter(|parent| parent.record.room == self.room);
+        Ok(parent.map(|parent| (rel_type, parent)))
+    }
+
+    fn relate(&mut self, event: &Arc<Event>) -> Result<(), Error> {
+        let Some((rel_type, parent)) = self.relation(event)? else { return Ok(()) };
         self.commit.put::<Relations>(&(parent.num, rel_type.clone(), event.record.pos), &event.num);
         if rel_type == "m.thread" {
             let pos = event.record.pos;
@@ -296,12 +303,7 @@ impl Batch<'_> {
 
     /// A redacted event relates to nothing any more.
     fn unrelate(&mut self, event: &Event) -> Result<(), Error> {
-        let Some(relation) = Relation::of(event) else { return Ok(()) };
-        let (Some(rel_type), Some(parent)) = (relation.rel_type, relation.event_id) else { return Ok(()) };
-        let Ok(parent) = <&ruma::EventId>::try_from(parent.as_str()) else { return Ok(()) };
-        let Some(parent) = self.event_by_id(parent)?.filter(|parent| parent.record.room == self.room) else {
-            return Ok(());
-        };
+        let Some((rel_type, parent)) = self.relation(event)? else { return Ok(()) };
         self.commit.delete::<Relations>(&(parent.num, rel_type.clone(), event.record.pos));
         if rel_type == "m.thread"
             && let Some((_, replies)) = self.thread_tip(parent.num)?
@@ -315,6 +317,39 @@ impl Batch<'_> {
                 added.map(|added| added.record.pos).partition(|pos| *pos > Pos::BACKFILL);
             let latest = now.last().copied().or(past.into_iter().max().max(before));
             self.set_thread_tip(parent.num, latest.map(|latest| (latest, replies.saturating_sub(1))))?;
+        }
+        Ok(())
+    }
+
+    /// Events that were shown and are rejected now relate to nothing any more. Nothing else is added in this batch.
+    pub(crate) fn unrelate_rejected(&mut self, rejected: &[Arc<Event>]) -> Result<(), Error> {
+        let mut gone: BTreeMap<(EventNum, String), BTreeSet<Pos>> = BTreeMap::new();
+        for event in rejected {
+            let Some((rel_type, parent)) = self.relation(event)? else { continue };
+            let pos = event.record.pos;
+            // What it is to may have come after it, and knows nothing of it.
+            if self.rooms.graph.has::<Relations>(&(parent.num, rel_type.clone(), pos))? {
+                gone.entry((parent.num, rel_type)).or_default().insert(pos);
+            }
+        }
+        for ((parent, rel_type), gone) in gone {
+            for pos in &gone {
+                self.commit.delete::<Relations>(&(parent, rel_type.clone(), *pos));
+            }
+            if rel_type != "m.thread" {
+                continue;
+            }
+            let Some((_, replies)) = self.thread_tip(parent)? else { continue };
+            let mut latest = None;
+            for entry in self.rooms.graph.scan::<Relations, _>(&(parent, rel_type)).reverse().iter() {
+                let ((_, _, pos), _) = entry?;
+                if !gone.contains(&pos) {
+                    latest = Some(pos);
+                    break;
+                }
+            }
+            let left = replies.saturating_sub(gone.len() as u64);
+            self.set_thread_tip(parent, latest.map(|latest| (latest, left)))?;
         }
         Ok(())
     }

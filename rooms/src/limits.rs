@@ -56,3 +56,5 @@ pub const MANY_ENDS: usize = 10;
 pub const JOINING_EVENTS: usize = 50;
 /// Files that an event can show; more are not noted.
 pub const MEDIA_OF_AN_EVENT: usize = 100;
+/// How often a policy server is asked for what closes a room that is upgraded, while others change its power levels.
+pub const CLOSING_ATTEMPTS: usize = 3;

@@ -197,10 +197,16 @@ impl Batch<'_> {
             .map(|entry| entry.map(|(_, num)| num))
             .collect::<Result<_, _>>()?;
         let mut states: HashMap<EventNum, Root> = HashMap::with_capacity(since.len());
+        let mut rejected = Vec::new();
         for num in since {
             let before = if num == join { whole } else { self.whole_state_before(num, &states)? };
-            states.insert(num, self.judge_again(num, before)?);
+            let (after, is_rejected) = self.judge_again(num, before)?;
+            states.insert(num, after);
+            if is_rejected {
+                rejected.push(self.event(num)?);
+            }
         }
+        self.unrelate_rejected(&rejected)?;
         let mut ends = Vec::with_capacity(self.head.extremities.len());
         for num in &self.head.extremities {
             if self.event(*num)?.record.is_visible() {
@@ -239,8 +245,9 @@ impl Batch<'_> {
         self.resolve(roots)
     }
 
-    /// Judges an event that is part of the room again, where the state before it is `before`. The state after it.
-    fn judge_again(&mut self, num: EventNum, before: Root) -> Result<Root, Error> {
+    /// Judges an event that is part of the room again, where the state before it is `before`. The state after it, and
+    /// whether it is rejected from now on.
+    fn judge_again(&mut self, num: EventNum, before: Root) -> Result<(Root, bool), Error> {
         let known = self.event(num)?;
         let mut event = (*known).clone();
         if event.record.is_visible()
@@ -251,9 +258,10 @@ impl Batch<'_> {
         }
         self.set_states(&mut event, before)?;
         let after = event.record.state_after;
+        let is_rejected = event.record.has(flags::REJECTED) && !known.record.has(flags::REJECTED);
         if event.record != known.record {
             self.rewrite(event);
         }
-        Ok(after)
+        Ok((after, is_rejected))
     }
 }

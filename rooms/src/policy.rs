@@ -5,8 +5,8 @@
 //!
 //! <https://spec.matrix.org/latest/server-server-api/#policy-servers>
 
-use crate::{Error, Verified, batch::Batch, rooms::Rooms, version::Version};
-use postern_graph::{RoomNum, codec::Raw, schema::EventJson};
+use crate::{Error, Verified, rooms::Rooms, version::Version};
+use postern_graph::RoomNum;
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, ServerName, events::room::policy::RoomPolicyEventContent,
     signatures::verify_policy_server_signature,
@@ -103,22 +103,5 @@ impl Rooms {
             Error::forbidden(format!("the signature of the room's policy server is no good: {error}"))
         })?;
         serde_json::to_string(&pdu).map_err(|error| Error::BadJson(error.to_string()))
-    }
-}
-
-impl Batch<'_> {
-    /// Has the room's policy server, if it has one, sign what was added. The room waits meanwhile: what closes a room and
-    /// what opens its successor are added together or not at all.
-    ///
-    /// # Errors
-    /// [`Error::Forbidden`] if it does not.
-    pub(crate) async fn have_recommended(&mut self) -> Result<(), Error> {
-        let Some(policy) = self.rooms.policy_server(self.room)? else { return Ok(()) };
-        for num in self.order.clone() {
-            let event = self.event(num)?;
-            let json = self.rooms.recommended(&policy, &self.version, event.json()).await?;
-            self.commit.put::<EventJson>(&(num,), &Raw(json.into_bytes()));
-        }
-        Ok(())
     }
 }

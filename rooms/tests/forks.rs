@@ -10,7 +10,8 @@ use postern_rooms::{CreateRoom, Preset, Received, Rooms, Verified};
 use proptest::prelude::*;
 use ruma::{OwnedEventId, OwnedRoomId, RoomId, server_name, user_id};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+use tempfile::TempDir;
 
 fn open(path: &Path) -> Rooms {
     let graph = Graph::open(&Settings { path: path.join("db"), block_cache: 8 << 20 }).unwrap();
@@ -35,6 +36,27 @@ async fn room(rooms: &Rooms, version: &str) -> OwnedRoomId {
     rooms.create(user_id!("@alice:h"), request).await.unwrap()
 }
 
+/// A room and a model of it, before anything has come from elsewhere.
+struct Forked {
+    dir: TempDir,
+    rooms: Rooms,
+    id: OwnedRoomId,
+    model: Model,
+    /// The event it ends with.
+    start: OwnedEventId,
+}
+
+impl Forked {
+    async fn new(version: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let rooms = open(dir.path());
+        let id = room(&rooms, version).await;
+        let model = Model::of(&rooms, &id, &["r1", "r2"]);
+        let start = model.tip();
+        Self { dir, rooms, id, model, start }
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -53,7 +75,10 @@ fn plain(state: &State) -> BTreeMap<(String, String), OwnedEventId> {
 }
 
 fn stored(rooms: &Rooms, root: Root) -> BTreeMap<(String, String), OwnedEventId> {
-    let events = rooms.all_state_in(root).unwrap();
+    by_key(&rooms.all_state_in(root).unwrap())
+}
+
+fn by_key(events: &[Arc<postern_rooms::Event>]) -> BTreeMap<(String, String), OwnedEventId> {
     let key =
         |event: &postern_rooms::Event| (event.kind().to_string(), event.state_key().unwrap().to_owned());
     events.iter().map(|event| (key(event), event.id.clone())).collect()
@@ -72,12 +97,7 @@ fn agrees(rooms: &Rooms, model: &Model) {
     let ends = head.extremities.iter().map(|num| model.after[&rooms.event(*num).unwrap().id].clone());
     let now = plain(&model.resolved(ends.collect()));
     assert_eq!(stored(rooms, head.state), now, "the current state");
-    let flat = rooms.current_state(num).unwrap();
-    let flat: BTreeMap<_, _> = flat
-        .iter()
-        .map(|event| ((event.kind().to_string(), event.state_key().unwrap().to_owned()), event.id.clone()))
-        .collect();
-    assert_eq!(flat, now, "the flat current state");
+    assert_eq!(by_key(&rooms.current_state(num).unwrap()), now, "the flat current state");
 }
 
 fn object(pdu: &Verified) -> ruma::CanonicalJsonObject {
@@ -102,11 +122,7 @@ const CARA: &str = "@cara:r2";
 #[tokio::test]
 async fn two_branches_meet_in_one_state_and_the_next_event_joins_them() {
     for version in ["2", "3", "6", "10", "11", "12"] {
-        let dir = tempfile::tempdir().unwrap();
-        let rooms = open(dir.path());
-        let id = room(&rooms, version).await;
-        let mut model = Model::of(&rooms, &id, &["r1", "r2"]);
-        let start = model.tip();
+        let Forked { dir, rooms, id, mut model, start } = Forked::new(version).await;
         let bob = join(&mut model, BOB, &[start]);
         let cara = join(&mut model, CARA, &[bob.id().to_owned()]);
         let base = cara.id().to_owned();
@@ -143,11 +159,7 @@ async fn two_branches_meet_in_one_state_and_the_next_event_joins_them() {
 
 #[tokio::test]
 async fn who_was_banned_meanwhile_is_out_and_what_they_say_is_soft_failed() {
-    let dir = tempfile::tempdir().unwrap();
-    let rooms = open(dir.path());
-    let id = room(&rooms, "11").await;
-    let mut model = Model::of(&rooms, &id, &["r1", "r2"]);
-    let start = model.tip();
+    let Forked { dir: _dir, rooms, id, mut model, start } = Forked::new("11").await;
     let bob = join(&mut model, BOB, &[start]);
     let base = bob.id().to_owned();
     rooms.receive(&id, bob, &[]).await.unwrap();
@@ -169,11 +181,7 @@ async fn who_was_banned_meanwhile_is_out_and_what_they_say_is_soft_failed() {
 
 #[tokio::test]
 async fn what_the_rules_forbid_is_rejected_and_changes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let rooms = open(dir.path());
-    let id = room(&rooms, "12").await;
-    let mut model = Model::of(&rooms, &id, &["r1", "r2"]);
-    let start = model.tip();
+    let Forked { dir: _dir, rooms, id, mut model, start } = Forked::new("12").await;
     let num = rooms.room(&id).unwrap().unwrap();
     let before = rooms.head(num).unwrap().unwrap();
     let uninvited = model.make(BOB, "m.room.message", None, json!({ "body": "hi" }), &[start]);
@@ -185,11 +193,7 @@ async fn what_the_rules_forbid_is_rejected_and_changes_nothing() {
 
 #[tokio::test]
 async fn an_event_whose_past_is_not_here_is_not_taken() {
-    let dir = tempfile::tempdir().unwrap();
-    let rooms = open(dir.path());
-    let id = room(&rooms, "12").await;
-    let mut model = Model::of(&rooms, &id, &["r1", "r2"]);
-    let start = model.tip();
+    let Forked { dir: _dir, rooms, id, mut model, start } = Forked::new("12").await;
     let bob = join(&mut model, BOB, &[start]);
     let next = model.make(BOB, "m.room.message", None, json!({ "body": "hi" }), &[bob.id().to_owned()]);
     let error = rooms.receive(&id, next, &[]).await.unwrap_err();
@@ -198,11 +202,7 @@ async fn an_event_whose_past_is_not_here_is_not_taken() {
 
 #[tokio::test]
 async fn an_event_that_comes_after_its_redaction_is_redacted() {
-    let dir = tempfile::tempdir().unwrap();
-    let rooms = open(dir.path());
-    let id = room(&rooms, "11").await;
-    let mut model = Model::of(&rooms, &id, &["r1", "r2"]);
-    let start = model.tip();
+    let Forked { dir: _dir, rooms, id, mut model, start } = Forked::new("11").await;
     let bob = join(&mut model, BOB, &[start]);
     let base = [bob.id().to_owned()];
     rooms.receive(&id, bob, &[]).await.unwrap();
@@ -232,12 +232,8 @@ async fn take_together(rooms: &Rooms, id: &RoomId, pdus: Vec<Verified>) -> usize
 
 #[tokio::test]
 async fn events_that_wait_are_taken_together_up_to_one_that_lacks_something() {
-    let dir = tempfile::tempdir().unwrap();
-    let rooms = open(dir.path());
-    let id = room(&rooms, "11").await;
+    let Forked { dir: _dir, rooms, id, mut model, start } = Forked::new("11").await;
     let num = rooms.room(&id).unwrap().unwrap();
-    let mut model = Model::of(&rooms, &id, &["r1", "r2"]);
-    let start = model.tip();
     let bob = join(&mut model, BOB, &[start]);
     let mut pdus = vec![bob.clone()];
     let mut say = |n: usize, content: Value| {
@@ -304,11 +300,7 @@ async fn an_event_does_not_bring_the_state_of_another_room_along() {
 
 #[tokio::test]
 async fn a_forged_signature_is_refused_and_a_changed_content_is_redacted() {
-    let dir = tempfile::tempdir().unwrap();
-    let rooms = open(dir.path());
-    let id = room(&rooms, "11").await;
-    let mut model = Model::of(&rooms, &id, &["r1", "r2"]);
-    let start = model.tip();
+    let Forked { mut model, start, .. } = Forked::new("11").await;
     let bob = join(&mut model, BOB, &[start]);
     let topic = model.make(BOB, "m.room.topic", Some(""), json!({ "topic": "t" }), &[bob.id().to_owned()]);
     let mut pdu = object(&topic);

@@ -5,7 +5,11 @@
 mod model;
 
 use model::Model;
-use postern_graph::{Graph, Settings, doctor, event::flags};
+use postern_graph::{
+    Graph, Settings, doctor,
+    event::flags,
+    schema::{Relations, ThreadTips},
+};
 use postern_rooms::{
     CreateRoom, Draft, Error, MembershipChange, MembershipKind, Omitted, Preset, Received, Rooms, Verified,
     version::version,
@@ -109,12 +113,22 @@ async fn what_comes_before_the_members_are_known_is_judged_again_when_they_are()
     let joined = there.event(joined).unwrap();
     model.learn(&joined.id, joined.json());
     let after = [joined.id.clone()];
-    let said = model.make(BOB, "m.room.message", None, json!({ "body": "I am here" }), &after);
-    let sneaked = said_on(&model, CARA, &after[0], &memberships[1]);
+    let reply =
+        |body: &str| json!({ "body": body, "m.relates_to": { "rel_type": "m.thread", "event_id": hello } });
+    let said = model.make(BOB, "m.room.message", None, reply("I am here"), &after);
+    let liked = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": hello, "key": "+" } });
+    let sneaked = [reply("still here"), reply("and again"), liked]
+        .map(|content| said_on(&model, CARA, &content, &after[0], &memberships[1]));
     there.add_outliers(&room, memberships.clone()).await.unwrap();
-    for pdu in [said.clone(), sneaked.clone()] {
-        assert_eq!(there.receive(&room, pdu, &[]).await.unwrap(), Received::Accepted);
+    for pdu in std::iter::once(&said).chain(&sneaked) {
+        assert_eq!(there.receive(&room, pdu.clone(), &[]).await.unwrap(), Received::Accepted);
     }
+    let related = || -> Vec<OwnedEventId> {
+        let related = there.graph().scan::<Relations, _>(&(event.num,));
+        related.iter().map(|entry| there.event(entry.unwrap().1).unwrap().id.clone()).collect()
+    };
+    let tip = || there.graph().get::<ThreadTips>(&(event.num,)).unwrap().unwrap();
+    assert_eq!((related().len(), tip().1), (4, 3));
 
     // The rest of the state comes.
     let told: Vec<OwnedEventId> = model.before[&joined.id].values().cloned().collect();
@@ -129,7 +143,11 @@ async fn what_comes_before_the_members_are_known_is_judged_again_when_they_are()
     };
     assert_eq!((kind(BOB), kind(CARA)), (MembershipKind::Join, MembershipKind::Ban));
     let flag = |id: &ruma::EventId| there.event_by_id(id).unwrap().unwrap().record.has(flags::REJECTED);
-    assert_eq!((flag(said.id()), flag(sneaked.id()), flag(&hello)), (false, true, false));
+    assert_eq!((flag(said.id()), flag(&hello)), (false, false));
+    assert!(sneaked.iter().all(|sneaked| flag(sneaked.id())));
+    // What was rejected is in no thread any more and likes nothing.
+    assert_eq!(related(), [said.id().to_owned()]);
+    assert_eq!(tip(), (there.event_by_id(said.id()).unwrap().unwrap().record.pos, 1));
     let state = there.all_state_in(there.head(num).unwrap().unwrap().state).unwrap();
     let state: BTreeSet<_> = state.iter().map(|event| event.id.clone()).collect();
     assert_eq!(state, model.after[said.id()].values().cloned().collect());
@@ -141,7 +159,13 @@ async fn what_comes_before_the_members_are_known_is_judged_again_when_they_are()
 }
 
 /// A message that follows on an event and rests on a membership that is over by then.
-fn said_on(model: &Model, who: &str, after: &ruma::EventId, membership: &Verified) -> Verified {
+fn said_on(
+    model: &Model,
+    who: &str,
+    content: &serde_json::Value,
+    after: &ruma::EventId,
+    membership: &Verified,
+) -> Verified {
     let auth: Vec<OwnedEventId> = model.after[after]
         .iter()
         .filter(|((kind, _), _)| matches!(kind.to_string().as_str(), "m.room.create" | "m.room.power_levels"))
@@ -149,7 +173,7 @@ fn said_on(model: &Model, who: &str, after: &ruma::EventId, membership: &Verifie
         .chain([membership.id().to_owned()])
         .collect();
     let pdu = json!({
-        "type": "m.room.message", "room_id": model.room, "sender": who, "content": { "body": "still here" },
+        "type": "m.room.message", "room_id": model.room, "sender": who, "content": content,
         "depth": 20, "origin_server_ts": 1, "prev_events": [after], "auth_events": auth,
     });
     model.signed(who, serde_json::from_value(pdu).unwrap())

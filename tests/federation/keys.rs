@@ -3,6 +3,14 @@
 use crate::{PROGRAM, ask, get};
 use postern_world::{Link, Method, Server, enc, free_address, pair};
 use serde_json::{Value, json};
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 /// The one key of a server, by its own word: id and key.
 fn key_of(server: &Server) -> (String, Value) {
@@ -81,6 +89,46 @@ fn a_server_is_asked_only_if_its_certificate_is_of_a_known_authority() {
     let two = Server::federating(PROGRAM, &[("federation.certificate_authorities_file", "")]);
     assert_ne!(notarized(&one, &two), Value::Null);
     assert_eq!(notarized(&two, &one), Value::Null);
+}
+
+/// Servers at `127.1.0.1` and so on, on one port, that take connections and say nothing; how many they took.
+fn silent_servers() -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let (port, taken) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let counted = taken.clone();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for connection in listener.incoming() {
+            open.push(connection);
+            counted.fetch_add(1, Relaxed);
+        }
+    });
+    (port, taken)
+}
+
+#[test]
+fn servers_that_say_nothing_do_not_keep_this_one_from_asking_others_for_their_keys() {
+    const FROM_ONE_ADDRESS: usize = 16;
+    let here = Server::federating(PROGRAM, &[("listeners.trusted_proxies", "127.0.0.1/32")]);
+    let there = Server::federating(PROGRAM, &[]);
+    let (alice, bob) = (here.register("alice"), there.register("bob"));
+    let (port, taken) = silent_servers();
+    let answered = Arc::new(AtomicUsize::new(0));
+    for n in 1..=80 {
+        let (address, answered) = (here.address(), answered.clone());
+        std::thread::spawn(move || {
+            let path = format!("/_matrix/key/v2/query/127.1.0.{n}:{port}");
+            // Whether it is answered at last is of no interest.
+            let _ = Link::to(&address).send(&Method::GET, &path, &[("x-forwarded-for", "192.0.2.1")], "");
+            answered.fetch_add(1, Relaxed);
+        });
+    }
+    while taken.load(Relaxed) < FROM_ONE_ADDRESS {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The other server's requests come from elsewhere, and its key is not known yet.
+    let _ = bob.get(&format!("/_matrix/client/v3/profile/{}", alice.id_in_path())).ok();
+    assert_eq!((answered.load(Relaxed), taken.load(Relaxed)), (0, FROM_ONE_ADDRESS));
 }
 
 #[test]

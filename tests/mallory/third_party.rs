@@ -1,7 +1,7 @@
 //! Invites by e-mail, of which an identity server signed who is meant.
 
-use crate::{Mallory, Scene, shared, until};
-use postern_world::{Answer, enc};
+use crate::{Mallory, Scene, server_with, shared, until};
+use postern_world::{Answer, Link, Method, enc};
 use ruma::signatures::Ed25519KeyPair;
 use serde_json::{Value, json};
 
@@ -54,6 +54,29 @@ fn attack_16_what_an_identity_server_signed_for_one_user_invites_no_other_and_no
     alice.about_member(room, "unban", &carl).done();
     alice.set_state(room, "m.room.third_party_invite", "token", json!({}));
     exchange(&carl, &of_carl).refused(403, "M_FORBIDDEN");
+}
+
+#[test]
+fn who_tells_of_addresses_again_and_again_has_to_wait() {
+    let here = server_with(&[
+        ("rate_limits.enabled", "true"),
+        ("rate_limits.binding_per_second", "0.001"),
+        ("rate_limits.binding_burst", "3"),
+        ("listeners.trusted_proxies", "127.0.0.1/32"),
+    ]);
+    let [bob, carl] = ["bob", "carl"].map(|name| here.register(name));
+    let tell = |from: &str, user: &str| {
+        let body = json!({ "medium": "email", "address": "b@example.org", "mxid": user, "invites": [] });
+        let headers = [("x-forwarded-for", from), ("content-type", "application/json")];
+        let path = "/_matrix/federation/v1/3pid/onbind";
+        Link::to(&here.address()).send(&Method::PUT, path, &headers, body.to_string()).unwrap()
+    };
+    for _ in 0..3 {
+        tell("192.0.2.1", bob.id()).done();
+    }
+    tell("192.0.2.1", carl.id()).refused(429, "M_LIMIT_EXCEEDED");
+    tell("192.0.2.2", bob.id()).refused(429, "M_LIMIT_EXCEEDED");
+    tell("192.0.2.2", carl.id()).done();
 }
 
 #[test]

@@ -31,32 +31,42 @@ fn may_see(visibility: &str, when: When) -> bool {
     }
 }
 
+/// A room with this history visibility, in which `alice` says something while somebody is in it, or is not yet or no more;
+/// and what she said.
+fn told_when(
+    alice: &Client,
+    visibility: &str,
+    when: When,
+    somebody: &str,
+    join: impl Fn(&str),
+) -> (String, String) {
+    let room = alice.create_public_room();
+    let content = json!({ "history_visibility": visibility });
+    alice.set_state(&room, "m.room.history_visibility", "", content);
+    if matches!(when, When::Joined | When::Again) {
+        join(&room);
+    }
+    if when == When::Invited {
+        alice.about_member(&room, "invite", somebody).done();
+    }
+    if when == When::Again {
+        alice.about_member(&room, "kick", somebody).done();
+    }
+    let message = alice.send_text(&room, "a message");
+    if matches!(when, When::Invited | When::Later | When::Again) {
+        join(&room);
+    }
+    (room, message)
+}
+
 #[test]
 fn attack_33_a_server_is_told_the_messages_its_users_may_see() {
     for visibility in ["world_readable", "shared", "invited", "joined"] {
         for when in ALL {
             let (here, mallory) = (shared(), Mallory::new());
             let (alice, eve) = (here.register("alice"), mallory.user("eve"));
-            let room = alice.create_public_room();
-            alice.set_state(
-                &room,
-                "m.room.history_visibility",
-                "",
-                json!({ "history_visibility": visibility }),
-            );
-            if matches!(when, When::Joined | When::Again) {
-                mallory.join(here, &room, &eve);
-            }
-            if when == When::Invited {
-                alice.about_member(&room, "invite", &eve).done();
-            }
-            if when == When::Again {
-                alice.about_member(&room, "kick", &eve).done();
-            }
-            let message = alice.send_text(&room, "a message");
-            if matches!(when, When::Invited | When::Later | When::Again) {
-                mallory.join(here, &room, &eve);
-            }
+            let join = |room: &str| mallory.join(here, room, &eve);
+            let (room, message) = told_when(&alice, visibility, when, &eve, join);
             let told = mallory.get(here, &format!("v1/event/{}", enc(&message)));
             let what = format!("{visibility} {when:?}: {}", told.describe());
             // Only servers of the room are told of it, however many may read it.
@@ -87,26 +97,8 @@ fn attack_33_a_user_is_shown_the_messages_that_are_theirs_to_see() {
     for visibility in ["world_readable", "shared", "invited", "joined"] {
         for when in ALL {
             let (alice, bob) = (here.register("alice"), here.register("bob"));
-            let room = alice.create_public_room();
-            alice.set_state(
-                &room,
-                "m.room.history_visibility",
-                "",
-                json!({ "history_visibility": visibility }),
-            );
-            if matches!(when, When::Joined | When::Again) {
-                bob.join(&room);
-            }
-            if when == When::Invited {
-                alice.invite(&room, &bob);
-            }
-            if when == When::Again {
-                bob.leave(&room);
-            }
-            let message = alice.send_text(&room, "a message");
-            if matches!(when, When::Invited | When::Later | When::Again) {
-                bob.join(&room);
-            }
+            let join = |room: &str| bob.join(room);
+            let (room, message) = told_when(&alice, visibility, when, bob.id(), join);
             let may = may_see(visibility, when);
             let shows = |path: String| String::from_utf8_lossy(bob.get(&path).bytes()).contains("a message");
             for path in [

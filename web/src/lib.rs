@@ -1,10 +1,12 @@
 //! What the APIs over HTTP share: Matrix errors, JSON that means one thing only, rate limits.
 
+mod address;
 mod elsewhere;
 mod error;
 mod limiter;
 mod strict;
 
+pub use address::{ClientAddress, PeerAddress};
 pub use elsewhere::{Elsewhere, Nowhere, Pending};
 pub use error::ApiError;
 pub use limiter::{Class, Limiter, Rate};

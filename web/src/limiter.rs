@@ -22,6 +22,8 @@ pub enum Class {
     Invite,
     /// Uploading.
     Upload,
+    /// Telling that an address is a user's, by address and by user.
+    Binding,
 }
 
 /// How much is allowed.

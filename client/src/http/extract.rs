@@ -7,7 +7,7 @@ use axum::{
     http::{header, request::Parts},
 };
 use postern_users::Session;
-use postern_web::{check_object, parse_json};
+use postern_web::{ClientAddress, check_object, parse_json};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
@@ -56,19 +56,11 @@ impl FromRequestParts<Api> for MaybeCaller {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
         let Some(token) = token(parts) else { return Ok(Self(None)) };
         let session = api.users.session(&token)?;
-        api.users.seen(&session, address(parts))?;
+        let address = ClientAddress::of(parts).0;
+        api.users.seen(&session, (!address.is_empty()).then_some(address))?;
         Ok(Self(Some(session)))
     }
 }
-
-/// Where a request comes from.
-pub(crate) fn address(parts: &Parts) -> Option<String> {
-    parts.extensions.get::<PeerAddress>().map(|peer| peer.0.ip().to_string())
-}
-
-/// The client's address, as the connection or a trusted proxy tells it; put into requests by the listener.
-#[derive(Debug, Clone, Copy)]
-pub struct PeerAddress(pub std::net::SocketAddr);
 
 /// A JSON body. A body that is not JSON is `M_NOT_JSON`, one that is not a `T` is `M_BAD_JSON`.
 #[derive(Debug, Clone)]

@@ -2,5 +2,5 @@
 
 pub(crate) mod extract;
 
-pub use extract::{Body, Caller, JsonText, MaybeCaller, Params, PeerAddress, Query};
-pub use postern_web::{Answer, ApiError, Class, Limiter, Rate, done};
+pub use extract::{Body, Caller, JsonText, MaybeCaller, Params, Query};
+pub use postern_web::{Answer, ApiError, Class, ClientAddress, Limiter, Rate, done};

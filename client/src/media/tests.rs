@@ -78,7 +78,7 @@ fn world(settings: &[(&str, &str)]) -> World {
         Arc::new(rooms),
         users,
         media,
-        Limiter::default(),
+        Arc::new(Limiter::default()),
         Arc::new(postern_web::Nowhere),
         stopping,
     );

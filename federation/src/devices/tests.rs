@@ -75,7 +75,8 @@ impl World {
         let media = Arc::new(Media::new(graph.clone(), name.as_str(), settings));
         let config = Arc::new(Config::with([("server.name", "h")]).unwrap());
         let stopping = CancellationToken::new();
-        let federation = Federation::new(config, graph, rooms, users, media, stopping).unwrap();
+        let federation =
+            Federation::new(config, graph, rooms, users, media, Arc::default(), stopping).unwrap();
         let new = NewAccount { localpart: Some("alice".to_owned()), ..NewAccount::default() };
         federation.0.users.create_account(new).await.unwrap();
         let request = CreateRoom { preset: Preset::PublicChat, ..CreateRoom::default() };

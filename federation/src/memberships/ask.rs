@@ -102,7 +102,7 @@ impl Federation {
         // A restricted room's server has added its signature.
         let join = match &answer.event {
             Some(event) => {
-                let signed = self.verify(&version, verify::parse(event)?).await?;
+                let signed = self.verify(&version, verify::parse(event)?, server).await?;
                 if signed.id() != join.id() {
                     return Err(
                         PeerError::BadAnswer("the server joined with another event".to_owned()).into()
@@ -124,8 +124,8 @@ impl Federation {
             };
         }
         let (state, auth_chain) = tokio::join!(
-            self.verify_all(&version, &answer.state),
-            self.verify_all(&version, &answer.auth_chain)
+            self.verify_all(&version, &answer.state, server),
+            self.verify_all(&version, &answer.auth_chain, server)
         );
         let (state, auth_chain) = judgeable(state, auth_chain)?;
         let omitted = answer
@@ -266,7 +266,7 @@ impl Federation {
             )
             .into());
         }
-        let signed = self.verify(&version, signed).await?;
+        let signed = self.verify(&version, signed, target.server_name()).await?;
         if signed.id() != invite.id() {
             return Err(PeerError::BadAnswer("the server signed another event".to_owned()).into());
         }

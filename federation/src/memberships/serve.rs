@@ -130,7 +130,7 @@ async fn accept(
         }
         rooms.cosign(version.id.as_str(), &mut pdu)?;
     }
-    let event = federation.verify(&version, pdu).await.map_err(refused)?;
+    let event = federation.verify(&version, pdu, origin).await.map_err(refused)?;
     let event = rooms.with_recommendation(number, event).await?;
     rooms.accept(room, event.clone()).await.map_err(|error| match error {
         // The event has to follow on what this server proposed.
@@ -331,9 +331,9 @@ async fn invited(
     let create = invite.invite_room_state.iter().find_map(|event| create_content(event));
     rooms.check_entry_elsewhere(&target, create.as_deref())?;
     // The sender's server has signed it before this one does.
-    federation.verify(&version, pdu.clone()).await.map_err(refused)?;
+    federation.verify(&version, pdu.clone(), origin).await.map_err(refused)?;
     rooms.cosign(version.id.as_str(), &mut pdu)?;
-    let event = federation.verify(&version, pdu).await.map_err(refused)?;
+    let event = federation.verify(&version, pdu, origin).await.map_err(refused)?;
     let json = event.json().to_owned();
     let shown = invite.invite_room_state.iter().filter_map(|event| stripped(event)).collect::<Vec<_>>();
     let resident = match rooms.room(room)? {

@@ -13,7 +13,7 @@ use crate::{
 use axum::{Router, extract::State, routing::put};
 use postern_graph::event::MembershipKind;
 use postern_rooms::MembershipChange;
-use postern_web::{Answer, ApiError, done};
+use postern_web::{Answer, ApiError, Class, ClientAddress, done};
 use ruma::{OwnedRoomId, OwnedUserId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -102,7 +102,15 @@ async fn exchange(
     Ok(done())
 }
 
-async fn bound(State(federation): State<Federation>, Body(bound): Body<Bound>) -> Answer {
+async fn bound(
+    State(federation): State<Federation>,
+    ClientAddress(address): ClientAddress,
+    Body(bound): Body<Bound>,
+) -> Answer {
+    // Anyone may say this of anyone, and other servers are asked for it.
+    let limiter = &federation.0.limiter;
+    limiter.check(Class::Binding, &address)?;
+    limiter.check(Class::Binding, bound.mxid.as_str())?;
     if !federation.0.rooms.is_local(&bound.mxid) || !federation.0.users.is_active(&bound.mxid)? {
         return Err(ApiError::not_found("there is no such user"));
     }

@@ -85,7 +85,8 @@ impl Scene {
         };
         let media = Arc::new(Media::new(here.clone(), own.as_str(), media));
         let stopping = CancellationToken::new();
-        let federation = Federation::new(Arc::new(config), here, rooms, users, media, stopping).unwrap();
+        let federation =
+            Federation::new(Arc::new(config), here, rooms, users, media, Arc::default(), stopping).unwrap();
         let there = graph(directory.path(), "there");
         let there = Rooms::new(there, server_name!("there.test"), "12").unwrap();
         let scene = Self { federation, there, _directory: directory };

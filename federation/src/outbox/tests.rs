@@ -12,7 +12,11 @@ use postern_rooms::{Draft, MembershipChange, MembershipKind, ReceiptKind};
 use proptest::{collection, prelude::*};
 use ruma::{RoomId, server_name};
 use serde_json::{Value, json};
-use std::{collections::HashSet, ops::Deref};
+use std::{
+    collections::HashSet,
+    ops::Deref,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
 use tempfile::TempDir;
 
 /// A transaction as a server got it.
@@ -31,6 +35,9 @@ struct Far {
     mute: Mutex<HashSet<OwnedServerName>>,
     /// Servers that refuse every transaction.
     refusing: Mutex<HashSet<OwnedServerName>>,
+    under_way: AtomicUsize,
+    /// The most transactions that were under way at a time.
+    most_under_way: AtomicUsize,
 }
 
 impl Carrier for Far {
@@ -41,6 +48,9 @@ impl Carrier for Far {
         body: &'a RawValue,
     ) -> BoxFuture<'a, Result<Untaken, PeerError>> {
         async move {
+            self.most_under_way.fetch_max(1 + self.under_way.fetch_add(1, Relaxed), Relaxed);
+            tokio::task::yield_now().await;
+            self.under_way.fetch_sub(1, Relaxed);
             let body = serde_json::from_str(body.get()).unwrap();
             self.got.lock().push(Got { server: server.to_owned(), id: id.to_owned(), body });
             if self.mute.lock().contains(server) {
@@ -87,6 +97,8 @@ macro_rules! eventually {
         }
     }};
 }
+
+mod many;
 
 /// A moment in which what is going to happen would have happened.
 async fn moment() {

@@ -1,10 +1,6 @@
 //! What must hold of any bytes at all. The fuzz targets call this, and tests with their seeds (see `fuzz/`).
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[cfg(test)]
-#[path = "../../../fuzz/seeds.rs"]
-mod seeds;
-
 use super::{Action, Base, Bundle, Keys, Recorded, RuleSet};
 use std::sync::LazyLock;
 
@@ -34,6 +30,7 @@ pub fn policy_bundle(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzzing::seeds;
 
     #[test]
     fn a_recorded_question_is_read_back_or_refused() {

@@ -103,7 +103,16 @@ impl Server {
     /// It does not get ready.
     #[must_use]
     pub fn federating(program: &str, settings: &[(&str, &str)]) -> Self {
-        let server = Self::prepare_federating(program, &Seat::take(), settings);
+        Self::federating_at(program, &Seat::take(), settings)
+    }
+
+    /// The same for a server at this seat.
+    ///
+    /// # Panics
+    /// It does not get ready.
+    #[must_use]
+    pub fn federating_at(program: &str, seat: &Seat, settings: &[(&str, &str)]) -> Self {
+        let server = Self::prepare_federating(program, seat, settings);
         server.start_again();
         server
     }
