@@ -10,7 +10,7 @@ use axum::{
     extract::State,
     routing::{get, put},
 };
-use postern_graph::event::MembershipKind;
+use postern_graph::{RoomNum, event::MembershipKind};
 use postern_rooms::{
     Error as RoomsError, Verified,
     templates::check_own_membership,
@@ -40,6 +40,19 @@ pub(super) fn routes() -> Router<Federation> {
         .route(&format!("{v2}/invite/{{room}}/{{event}}"), put(invite))
 }
 
+/// The room that a user of the asking server enters or leaves by this one. As long as its state is not whole here, the
+/// other server does better by others, as if this one did not know the room.
+fn room_to_enter(federation: &Federation, origin: &ServerName, room: &RoomId) -> Result<RoomNum, ApiError> {
+    let rooms = &federation.0.rooms;
+    let number =
+        rooms.room(room)?.ok_or_else(|| ApiError::not_found("the room is not known to this server"))?;
+    federation.check_acl(number, origin)?;
+    match rooms.has_whole_state(number) {
+        Ok(()) => Ok(number),
+        Err(error) => Err(ApiError::not_found(error.to_string())),
+    }
+}
+
 /// Proposes the event of a user of the asking server.
 fn propose(
     federation: &Federation,
@@ -53,9 +66,7 @@ fn propose(
         return Err(ApiError::forbidden("the user is not of the asking server"));
     }
     let rooms = &federation.0.rooms;
-    let number =
-        rooms.room(room)?.ok_or_else(|| ApiError::not_found("the room is not known to this server"))?;
-    federation.check_acl(number, origin)?;
+    room_to_enter(federation, origin, room)?;
     let (room_version, event) = rooms.template(room, user, membership, versions)?;
     Ok(Json(json!({ "room_version": room_version, "event": CanonicalJsonValue::Object(event) })))
 }
@@ -103,9 +114,7 @@ async fn accept(
     membership: MembershipKind,
 ) -> Result<Verified, ApiError> {
     let rooms = &federation.0.rooms;
-    let number =
-        rooms.room(room)?.ok_or_else(|| ApiError::not_found("the room is not known to this server"))?;
-    federation.check_acl(number, origin)?;
+    let number = room_to_enter(federation, origin, room)?;
     let version = rooms.version_of(number)?;
     let mut pdu = verify::parse(pdu)?;
     check_own_membership(&pdu, membership, origin)?;
