@@ -105,6 +105,7 @@ async fn state(
 ) -> Answer {
     let asking = federation.asking(&origin, &room)?;
     let event = federation.0.rooms.event_asked_for(asking, &at.event_id)?;
+    federation.0.rooms.wait_for_whole_state(event.record.room).await?;
     let (state, chain) = federation.0.rooms.state_before_event(&event)?;
     Ok(Json(json!({
         "pdus": federation.served(asking, &state)?,
@@ -120,6 +121,7 @@ async fn state_ids(
 ) -> Answer {
     let asking = federation.asking(&origin, &room)?;
     let event = federation.0.rooms.event_asked_for(asking, &at.event_id)?;
+    federation.0.rooms.wait_for_whole_state(event.record.room).await?;
     let (state, chain) = federation.0.rooms.state_before_event(&event)?;
     Ok(Json(json!({ "pdu_ids": federation.ids(&state)?, "auth_chain_ids": federation.ids(&chain)? })))
 }

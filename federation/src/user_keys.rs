@@ -11,7 +11,7 @@ use postern_graph::{Seq, UserNum};
 use postern_users::{ClaimedKeys, KeyClaim, KeyQuery, QueriedKeys, RemoteKeys, check_amount};
 use postern_web::{Answer, ApiError};
 use ruma::{OwnedUserId, ServerName, UserId};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -78,12 +78,17 @@ async fn claim(
 /// What another server answers. Of each user what cannot be read is passed over, so that it spoils nothing else.
 #[derive(Debug, Default, Deserialize)]
 struct Queried {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     device_keys: BTreeMap<String, Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     master_keys: BTreeMap<String, Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     self_signing_keys: BTreeMap<String, Value>,
+}
+
+/// Reads `null` as an empty map: servers written in Go say it so.
+fn or_nothing<'de, D: Deserializer<'de>>(value: D) -> Result<BTreeMap<String, Value>, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 /// A user whose device list is followed from the answer on, and when it last changed before the question.
@@ -191,7 +196,7 @@ fn take(
 
 #[derive(Debug, Deserialize)]
 struct Claimed {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     one_time_keys: BTreeMap<String, Value>,
 }
 
@@ -260,5 +265,18 @@ mod tests {
             serde_json::to_value(claimed_of(wanted, answer)).unwrap(),
             json!({ "@alice:example.com": { "JLAFKJWSCS": { "signed_curve25519:AAAAHg": key } } })
         );
+    }
+
+    #[test]
+    fn maps_that_are_null_are_empty() {
+        let answer: Queried = serde_json::from_value(json!({
+            "device_keys": { "@bob:other": { "PHONE": {} } },
+            "master_keys": null,
+        }))
+        .unwrap();
+        assert_eq!(answer.device_keys.len(), 1);
+        assert!(answer.master_keys.is_empty() && answer.self_signing_keys.is_empty());
+        let claimed: Claimed = serde_json::from_value(json!({ "one_time_keys": null })).unwrap();
+        assert!(claimed.one_time_keys.is_empty());
     }
 }

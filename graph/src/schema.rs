@@ -134,6 +134,8 @@ families! {
     RoomServers = "room_server": (RoomNum, String) => (u64, Pos), Kind::Scan(8);
     /// Rooms whose state is not whole here yet. Written when one is joined, removed when the rest of its state has come.
     PartialRooms = "partial_room": (RoomNum,) => Json<PartialRoom>, Kind::Small;
+    /// Since when the state of a room is whole that was joined before it was. Written when the rest of it has come.
+    WholeSince = "whole_since": (RoomNum,) => Pos, Kind::Small;
     /// Rooms a user has forgotten: up to where.
     Forgotten = "forgotten": (UserNum, RoomNum) => Pos, Kind::Scan(8);
     /// The events that relate to one: (parent, relation type, where the child stands).

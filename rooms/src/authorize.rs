@@ -68,7 +68,7 @@ impl Batch<'_> {
     }
 
     /// Among the events that `event` names as authorizing it, the membership of `user`.
-    fn named_member(&self, event: &Event, user: &str) -> Result<Option<Arc<Event>>, Error> {
+    pub(crate) fn named_member(&self, event: &Event, user: &str) -> Result<Option<Arc<Event>>, Error> {
         for id in event.auth_events() {
             if let Some(named) = self.event_by_id(id)?
                 && *named.kind() == TimelineEventType::RoomMember

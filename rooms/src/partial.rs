@@ -5,15 +5,15 @@
 //! an event names as authorizing it; who asks for all members waits; other servers are told no state. When the rest is
 //! here, [`Rooms::make_whole`] works out the states after everything that has come meanwhile again, and judges it by them.
 
-use crate::{Error, batch::Batch, limits, rooms::Rooms};
+use crate::{Error, Event, Gap, batch::Batch, limits, rooms::Rooms};
 use dashmap::DashMap;
 use postern_graph::{
     EventNum, Graph, Pos, RoomNum, Root,
     codec::Json,
     event::{PartialRoom, flags},
-    schema::{PartialRooms, Timeline},
+    schema::{PartialRooms, Timeline, WholeSince},
 };
-use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
+use ruma::{OwnedServerName, RoomId, ServerName};
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -33,6 +33,8 @@ pub struct Omitted {
 #[derive(Debug, Default)]
 pub(crate) struct Partial {
     rooms: DashMap<RoomNum, Arc<PartialRoom>>,
+    /// Those whose state has become whole since they were joined, and when.
+    whole: DashMap<RoomNum, Pos>,
     ended: Notify,
 }
 
@@ -42,6 +44,10 @@ impl Partial {
         for entry in graph.scan::<PartialRooms, _>(&()).iter() {
             let ((room,), Json(record)) = entry?;
             partial.rooms.insert(room, Arc::new(record));
+        }
+        for entry in graph.scan::<WholeSince, _>(&()).iter() {
+            let ((room,), since) = entry?;
+            partial.whole.insert(room, since);
         }
         Ok(partial)
     }
@@ -57,6 +63,12 @@ impl Partial {
                 self.ended.notify_waiters();
             }
         }
+    }
+
+    /// The state of a room is whole. Whoever found before that it was not did so at `since` at the latest.
+    fn end(&self, room: RoomNum, since: Pos) {
+        self.whole.insert(room, since);
+        self.note(room, None);
     }
 
     /// The servers of a room whose members are not known; nobody if they are.
@@ -92,6 +104,13 @@ impl Rooms {
         self.partial.rooms.get(&room).map(|record| record.clone()).filter(|record| !record.given_up)
     }
 
+    /// Since when the state of a room is whole here, if it was joined before it was: whatever was told up to then, that
+    /// position included, may have been told without knowing all of it.
+    #[must_use]
+    pub fn whole_since(&self, room: RoomNum) -> Option<Pos> {
+        self.partial.whole.get(&room).map(|since| *since)
+    }
+
     /// The other servers of a room whose members are not known yet; nobody if they are. Of this server's users all is
     /// known.
     #[must_use]
@@ -99,6 +118,12 @@ impl Rooms {
         let mut servers = self.partial.servers(room);
         servers.remove(self.server_name());
         servers
+    }
+
+    /// The membership of whoever sent `event`, as far as the event itself says: the one among the events it names as
+    /// authorizing it. Where the state is not whole that is what is known of it.
+    pub fn membership_named_by(&self, event: &Event) -> Result<Option<Arc<Event>>, Error> {
+        self.batch(event.record.room)?.named_member(event, event.sender().as_str())
     }
 
     /// # Errors
@@ -143,21 +168,22 @@ impl Rooms {
         self.durable(seq).await
     }
 
-    /// The whole state before the event by which this server came into a room, told by another server, whose events
-    /// were given to [`Rooms::add_outliers`]. All that has happened since is judged by it.
+    /// The whole state before the event by which this server came into a room, told by another server. `told` says what
+    /// it was before that event, or before the only event that it follows on; its events, and the latter, were given to
+    /// [`Rooms::add_outliers`]. All that has happened since is judged by it.
     ///
     /// # Errors
     /// [`Error::BadJson`] if it is no state of the room.
-    pub async fn make_whole(&self, room: &RoomId, state: &[OwnedEventId]) -> Result<(), Error> {
+    pub async fn make_whole(&self, room: &RoomId, told: &Gap) -> Result<(), Error> {
         let room = self.known_room(room)?;
         let seq = {
             let _lane = self.lane(room).await;
             let Some(record) = self.partial_room(room) else { return Ok(()) };
             let mut batch = self.batch(room)?;
             batch.is_partial = false;
-            batch.make_whole(record.join, state)?;
+            batch.make_whole(record.join, told)?;
             let seq = batch.commit()?;
-            self.partial.note(room, None);
+            self.partial.end(room, Pos::at(self.graph.applied().max(seq)));
             seq
         };
         self.durable(seq).await
@@ -185,8 +211,8 @@ impl Batch<'_> {
         record
     }
 
-    fn make_whole(&mut self, join: EventNum, state: &[OwnedEventId]) -> Result<(), Error> {
-        let whole = self.told_state(state)?;
+    fn make_whole(&mut self, join: EventNum, told: &Gap) -> Result<(), Error> {
+        let whole = self.state_before_join(join, told)?;
         let start = self.event(join)?.record.pos;
         let since: Vec<EventNum> = self
             .rooms
@@ -224,7 +250,28 @@ impl Batch<'_> {
         let pos = Pos::at(self.commit.take_seq());
         self.move_state(state, pos, None)?;
         self.commit.delete::<PartialRooms>(&(self.room,));
+        self.commit.put::<WholeSince>(&(self.room,), &pos);
         Ok(())
+    }
+
+    fn state_before_join(&mut self, join: EventNum, told: &Gap) -> Result<Root, Error> {
+        let state = self.told_state(&told.state)?;
+        let Some(event) = self.event_by_id(&told.prev)? else {
+            return Err(Error::MissingEvents(vec![told.prev.clone()]));
+        };
+        if event.num == join {
+            return Ok(state);
+        }
+        if event.record.room != self.room || !self.event(join)?.prev_events().eq([&told.prev]) {
+            return Err(Error::BadJson(format!("the join does not follow on the event {}", told.prev)));
+        }
+        match event.record.state_key {
+            // A server may tell the state after it, which then holds it already.
+            Some(key) if !event.record.has(flags::REJECTED) => {
+                Ok(self.rooms.graph.state_set(&mut self.commit, state, key, Some(event.num))?)
+            }
+            _ => Ok(state),
+        }
     }
 
     /// The state before an event that has come since, by the states that were worked out again. What other servers told

@@ -11,8 +11,8 @@ use postern_graph::{
     schema::{Relations, ThreadTips},
 };
 use postern_rooms::{
-    CreateRoom, Draft, Error, MembershipChange, MembershipKind, Omitted, Preset, Received, Rooms, Verified,
-    version::version,
+    CreateRoom, Draft, Error, Gap, MembershipChange, MembershipKind, Omitted, Preset, Received, Rooms,
+    Verified, version::version,
 };
 use ruma::{
     CanonicalJsonObject, OwnedEventId, RoomId, ServerName, UserId, serde::Base64, server_name,
@@ -134,7 +134,7 @@ async fn what_comes_before_the_members_are_known_is_judged_again_when_they_are()
     let told: Vec<OwnedEventId> = model.before[&joined.id].values().cloned().collect();
     let events = told.iter().map(|id| checked(&here, id, &keys)).collect();
     there.add_outliers(&room, events).await.unwrap();
-    there.make_whole(&room, &told).await.unwrap();
+    there.make_whole(&room, &Gap { prev: joined.id.clone(), state: told }).await.unwrap();
     assert!(!there.is_partial(num));
     there.wait_for_whole_state(num).await.unwrap();
     let kind = |user: &str| {
@@ -199,4 +199,40 @@ async fn a_room_is_still_partial_after_a_restart() {
     there.membership(user_id!("@zed:z"), &room, user_id!("@zed:z"), leave).await.unwrap();
     there.give_up_whole_state(num).await.unwrap();
     assert!(!there.is_partial(num));
+}
+
+#[tokio::test]
+async fn the_whole_state_may_be_told_as_it_was_before_the_event_that_the_join_follows_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (open(dir.path(), server_name!("h")), open(dir.path(), server_name!("z")));
+    let request = CreateRoom { preset: Preset::PublicChat, ..CreateRoom::default() };
+    let room = here.create(user_id!("@alice:h"), request).await.unwrap();
+    let mut model = Model::of(&here, &room, &["r1"]);
+    let create = here.state(here.known_room(&room).unwrap(), "m.room.create", "").unwrap().unwrap();
+    let bob = model.make(BOB, "m.room.member", Some(BOB), json!({ "membership": "join" }), &[model.tip()]);
+    assert_eq!(here.receive(&room, bob.clone(), &[]).await.unwrap(), Received::Accepted);
+    let mut keys = model.public.clone();
+    add_keys(&mut keys, &here);
+    add_keys(&mut keys, &there);
+    join(&here, &there, &room, user_id!("@zed:z"), &keys).await;
+
+    let num = there.known_room(&room).unwrap();
+    let before = here.event_by_id(bob.id()).unwrap().unwrap();
+    let (state, _) = here.state_before_event(&before).unwrap();
+    let state: Vec<OwnedEventId> = state.iter().map(|num| here.event(*num).unwrap().id.clone()).collect();
+    let events = state.iter().map(|id| checked(&here, id, &keys)).chain([bob.clone()]).collect();
+    there.add_outliers(&room, events).await.unwrap();
+    // Nothing else than what the join follows on will do.
+    let wrong = Gap { prev: create.id.clone(), state: state.clone() };
+    assert!(matches!(there.make_whole(&room, &wrong).await, Err(Error::BadJson(_))));
+    assert!(there.is_partial(num));
+    there.make_whole(&room, &Gap { prev: bob.id().to_owned(), state }).await.unwrap();
+    let member = there.state(num, "m.room.member", BOB).unwrap().unwrap();
+    assert_eq!(member.id, bob.id());
+    assert!(there.is_joined(num, there.user(user_id!("@zed:z")).unwrap().unwrap()).unwrap());
+    let whole = |rooms: &Rooms| -> BTreeSet<OwnedEventId> {
+        let head = rooms.head(rooms.known_room(&room).unwrap()).unwrap().unwrap();
+        rooms.all_state_in(head.state).unwrap().iter().map(|event| event.id.clone()).collect()
+    };
+    assert_eq!(whole(&there), whole(&here));
 }

@@ -224,6 +224,10 @@ fn new_devices_are_told_to_who_shares_a_room() {
     let to = text(&answer["next_batch"]);
     let path = format!("v3/keys/changes?from={}&to={}", enc(&since), enc(&to));
     assert!(array(&alice.get(&path).ok()["changed"]).contains(&json!(bob.id())));
+    // A further change after that does not hide this one.
+    upload_device_keys(&bob.log_in_again());
+    alice.sync_until(&to, |answer| changed(answer, &bob));
+    assert!(array(&alice.get(&path).ok()["changed"]).contains(&json!(bob.id())));
 }
 
 #[test]

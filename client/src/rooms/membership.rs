@@ -123,7 +123,8 @@ async fn join(
             ));
         }
     }
-    if api.rooms.needs_help_to_join(number, &session.user_id)? {
+    // Who is banned, say, is not known before the state is whole. A server that knows is asked meanwhile.
+    if api.rooms.is_partial(number) || api.rooms.needs_help_to_join(number, &session.user_id)? {
         match join_elsewhere(&api, &session, &room, &via, body.clone(), reason.clone()).await {
             Ok(answer) => return Ok(answer),
             // What the rules here say is then the better answer.

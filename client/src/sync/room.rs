@@ -160,6 +160,20 @@ impl<'a> Asked<'a> {
         self.since.map(|since| since.log)
     }
 
+    /// Whether nothing is told of a room yet: to a client that is told all members, until they are known. It would take those
+    /// it is told for all there are, and encrypt for them only.
+    fn is_held_back(&self, room: RoomNum) -> bool {
+        !self.filter.state.lazy_load_members && self.api.rooms.is_partial(room)
+    }
+
+    /// Whether nothing was told of a room when the client last heard, though the user was joined.
+    pub(crate) fn was_held_back(&self, room: RoomNum) -> bool {
+        let since = self.since_seq().filter(|_| !self.filter.state.lazy_load_members);
+        since.is_some_and(|since| {
+            self.api.rooms.whole_since(room).is_some_and(|whole| Pos::at(since) <= whole)
+        })
+    }
+
     /// Whether the user was joined when the client last heard.
     fn was_joined(&self, room: RoomNum, now: &Membership) -> Result<bool, ApiError> {
         let Some(since) = self.since_seq() else { return Ok(false) };
@@ -284,7 +298,14 @@ impl<'a> Asked<'a> {
             if known && !self.filter.state.include_redundant_members {
                 continue;
             }
-            if let Some(member) = self.api.rooms.state_in(root, "m.room.member", sender)?
+            let mut member = self.api.rooms.state_in(root, "m.room.member", sender)?;
+            if member.is_none()
+                && self.api.rooms.is_partial(room)
+                && let Some(event) = timeline.iter().find(|event| event.record.sender == number)
+            {
+                member = self.api.rooms.membership_named_by(event)?;
+            }
+            if let Some(member) = member
                 && !seen.contains(&member.num)
                 && !timeline.iter().any(|event| event.num == member.num)
             {
@@ -302,8 +323,11 @@ impl<'a> Asked<'a> {
         heard: Vec<TypedContent>,
         comings: &mut Comings,
     ) -> Result<Option<Joined>, ApiError> {
+        if self.is_held_back(room) {
+            return Ok(None);
+        }
         let end = Pos::at(self.up_to);
-        let was_joined = self.was_joined(room, now)?;
+        let was_joined = self.was_joined(room, now)? && !self.was_held_back(room);
         let base = self.since_seq().filter(|_| was_joined);
         let mut timeline = self.timeline(room, base, end)?;
         // Who comes into a room has missed something, also where the room is so young that all of it is shown.

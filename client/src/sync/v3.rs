@@ -200,8 +200,8 @@ impl<'a> Task<'a> {
                 || self.since.is_some_and(|since| api.typing.changed_since(*room, since.typing).is_some());
             if concerned {
                 let heard = match self.since {
-                    Some(_) => by_room.remove(room).unwrap_or_default(),
-                    None => api.users.all_account_data(self.session.user, *room)?,
+                    Some(_) if !asked.was_held_back(*room) => by_room.remove(room).unwrap_or_default(),
+                    _ => api.users.all_account_data(self.session.user, *room)?,
                 };
                 self.room(&asked, *room, now, heard, &mut comings, &mut shown)?;
             }

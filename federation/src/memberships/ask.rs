@@ -20,6 +20,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 const SERVERS_TRIED: usize = 10;
 /// A server of a large room takes its time to tell the state.
 const JOIN_PATIENCE: Duration = Duration::from_secs(120);
+/// How long it is waited for the rest of the state of a room that was joined, before the user is told that it is.
+const SOON_WHOLE: Duration = Duration::from_millis(250);
 /// Events of the state and the auth chain of a room that is joined.
 const STATE_EVENTS: usize = 500_000;
 
@@ -135,6 +137,11 @@ impl Federation {
         rooms.adopt(room, version.id.as_str(), state, auth_chain, join, omitted).await?;
         if is_partial && let Some(number) = rooms.room(room)? {
             self.fetch_whole_state(number);
+            // Of a small room all is here in a moment, and who has just joined sees all of it at once.
+            let whole = rooms.wait_for_whole_state(number);
+            if tokio::time::timeout(SOON_WHOLE, whole).await.is_err() {
+                tracing::debug!(%room, "the room is used before its state is whole");
+            }
         }
         Ok(())
     }

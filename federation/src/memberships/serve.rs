@@ -40,12 +40,19 @@ pub(super) fn routes() -> Router<Federation> {
         .route(&format!("{v2}/invite/{{room}}/{{event}}"), put(invite))
 }
 
-/// A room that the asking server may know. One that it may not and one that is not here look the same.
-fn known(federation: &Federation, origin: &ServerName, room: &RoomId) -> Result<RoomNum, ApiError> {
+/// The room that a user of the asking server enters or leaves by this one. One that the server may not know and one that is
+/// not here look the same. As long as the room's state is not whole here, the other server does better by others, as if
+/// this one did not know the room.
+fn room_to_enter(federation: &Federation, origin: &ServerName, room: &RoomId) -> Result<RoomNum, ApiError> {
     let rooms = &federation.0.rooms;
-    match rooms.room(room)? {
-        Some(number) if rooms.may_know(origin, number)? => Ok(number),
-        _ => Err(ApiError::not_found("the room is not known to this server")),
+    let number = match rooms.room(room)? {
+        Some(number) if rooms.may_know(origin, number)? => number,
+        _ => return Err(ApiError::not_found("the room is not known to this server")),
+    };
+    federation.check_acl(number, origin)?;
+    match rooms.has_whole_state(number) {
+        Ok(()) => Ok(number),
+        Err(error) => Err(ApiError::not_found(error.to_string())),
     }
 }
 
@@ -62,8 +69,7 @@ fn propose(
         return Err(ApiError::forbidden("the user is not of the asking server"));
     }
     let rooms = &federation.0.rooms;
-    let number = known(federation, origin, room)?;
-    federation.check_acl(number, origin)?;
+    room_to_enter(federation, origin, room)?;
     let (room_version, event) = rooms.template(room, user, membership, versions)?;
     Ok(Json(json!({ "room_version": room_version, "event": CanonicalJsonValue::Object(event) })))
 }
@@ -111,8 +117,7 @@ async fn accept(
     membership: MembershipKind,
 ) -> Result<Verified, ApiError> {
     let rooms = &federation.0.rooms;
-    let number = known(federation, origin, room)?;
-    federation.check_acl(number, origin)?;
+    let number = room_to_enter(federation, origin, room)?;
     let version = rooms.version_of(number)?;
     let mut pdu = verify::parse(pdu)?;
     check_own_membership(&pdu, membership, origin)?;

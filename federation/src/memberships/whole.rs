@@ -1,7 +1,7 @@
 //! The rest of the state of rooms that were joined without their members.
 
 use crate::{Error, Federation, PeerError};
-use postern_graph::RoomNum;
+use postern_graph::{EventNum, RoomNum};
 use ruma::{OwnedServerName, ServerName};
 use std::time::Duration;
 
@@ -17,19 +17,21 @@ const SERVERS_ASKED: usize = 5;
 impl Federation {
     /// Has the rest of a room's state fetched, for as long as it takes and the server runs.
     pub(crate) fn fetch_whole_state(&self, room: RoomNum) {
+        let Some(record) = self.0.rooms.partial_room(room) else { return };
         let federation = self.clone();
         tokio::spawn(async move {
             let stopping = federation.0.stopping.clone();
             tokio::select! {
                 () = stopping.cancelled() => {}
-                () = federation.until_whole(room) => {}
+                () = federation.until_whole(room, record.join) => {}
             }
         });
     }
 
-    async fn until_whole(&self, room: RoomNum) {
+    /// Who left and came back has the state asked for anew, as of another join.
+    async fn until_whole(&self, room: RoomNum, join: EventNum) {
         let (mut pause, mut turn) = (FIRST_PAUSE, 0);
-        loop {
+        while self.0.rooms.partial_room(room).is_some_and(|record| record.join == join) {
             match self.try_whole(room, turn).await {
                 Ok(()) => return,
                 Err(error) => {
@@ -68,9 +70,15 @@ impl Federation {
         let rooms = &self.0.rooms;
         let Some(record) = rooms.partial_room(room) else { return Ok(()) };
         let room_id = rooms.room_id(room)?;
-        let join = rooms.event(record.join)?.id.clone();
+        let join = rooms.event(record.join)?;
+        // What was before the join every server of the room has; the join itself may still be on its way to some.
+        let mut before = join.prev_events();
+        let at = match (before.next(), before.next()) {
+            (Some(only), None) => only.clone(),
+            _ => join.id.clone(),
+        };
         let place = self.place(&room_id, server)?;
-        let told = self.gap(&place, join).await?;
+        let told = self.gap(&place, at).await?;
         let lacking = rooms.unknown_events(&told.state)?.len();
         if told.state.is_empty() || lacking > told.state.len() / MAY_LACK {
             return Err(PeerError::BadAnswer(format!(
@@ -79,6 +87,9 @@ impl Federation {
             ))
             .into());
         }
-        Ok(rooms.make_whole(&room_id, &told.state).await?)
+        if !rooms.unknown_events([&told.prev])?.is_empty() {
+            return Err(PeerError::BadAnswer(format!("the event {} cannot be had", told.prev)).into());
+        }
+        Ok(rooms.make_whole(&room_id, &told).await?)
     }
 }
