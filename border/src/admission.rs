@@ -4,18 +4,16 @@ use crate::{
     Border, Error,
     facts::{ENCRYPTION, FLOOR, LABEL, RoomFacts, room_facts, text_of},
     gate::{dominates, why_not},
-    rulings::{self, Key, Party, rule},
-    standing::{Account, Standing},
+    rulings::{rule, within},
+    standing::Standing,
 };
-use postern_graph::RoomNum;
 use postern_policy::{
     Label,
-    decide::{Action, Context, Direction, Door, Principal, Question, Resource},
+    decide::{Action, Resource},
 };
 use postern_rooms::{CreateRoom, Error as RoomsError, Preset, Rooms};
 use ruma::{RoomId, UserId, room_id};
 use serde_json::{Map, Value, json, value::RawValue};
-use std::sync::Arc;
 
 /// The state that shows a room's label: its marking, as clients can show it above the room.
 pub const BANNER: &str = "io.postern.banner";
@@ -44,43 +42,17 @@ impl Border {
                 return Err(forbidden(&**error));
             }
         }
-        let holder = match rooms.user(creator)? {
-            Some(number) => self.holder(standing, number, creator, "")?,
-            None => {
-                let account = Account { admin: false, guest: false };
-                Arc::new(standing.holder(&self.0.server, creator, "".into(), &account))
-            }
-        };
+        let holder = self.holder(standing, creator, "")?;
         let cleared = dominates(&holder.clearance, &facts.ceiling);
         if !cleared {
             let why = why_not(standing, &holder.clearance, &facts.ceiling);
             return Err(forbidden(format!("you are not cleared for such a room: {why}")));
         }
         if standing.watches_all || !facts.is_unlabelled() {
-            let key = Key {
-                party: Party::Named(creator.to_string()),
-                action: Action::Create,
-                room: RoomNum::NONE,
-                event: Some((String::new(), String::new(), facts.ceiling_number, u32::from(facts.federate))),
-                has_media: false,
-                dominates: true,
-                sender_dominates: true,
-                target: None,
-                hour: Key::now(),
-            };
-            let ruling = rule(standing, &self.0.ledger, key, |hour| Question {
-                principal: Principal::User(holder.user.clone()),
-                action: Action::Create,
-                resource: Resource::Room(facts.room.clone()),
-                context: Context {
-                    dominates: true,
-                    sender_dominates: true,
-                    at: rulings::at(hour),
-                    via: Door::Client,
-                    direction: Direction::Within,
-                    ..Context::default()
-                },
-            });
+            let resource = Resource::Room(facts.room.clone());
+            let mut question = within(holder.user.clone(), Action::Create, resource, true);
+            question.context.sender_dominates = true;
+            let ruling = rule(standing, &self.0.ledger, question);
             if !ruling.allowed {
                 self.refuse("create", creator.as_str(), "", &ruling.why);
                 return Err(forbidden(format!("you may not create such a room: {}", ruling.why)));
@@ -180,23 +152,24 @@ impl Border {
     pub(crate) fn enters_elsewhere(
         &self,
         standing: &Standing,
+        rooms: &Rooms,
         user: &UserId,
+        room: &RoomId,
         create: Option<&RawValue>,
-    ) -> Option<String> {
-        let content: Map<String, Value> =
-            create.and_then(|create| serde_json::from_str(create.get()).ok()).unwrap_or_default();
-        let facts = RoomFacts::of(standing, room_id!("!room").to_owned(), &content);
-        if facts.is_unlabelled() {
-            return None;
+    ) -> Result<Option<String>, Error> {
+        let content =
+            create.map(|create| serde_json::from_str::<Map<String, Value>>(create.get())).transpose();
+        let Ok(content) = content else {
+            return Ok(Some("what the room is cannot be read".to_owned()));
+        };
+        let content = content.unwrap_or_default();
+        let facts = RoomFacts::of(standing, room.to_owned(), &content);
+        if !standing.watches_all && facts.is_unlabelled() {
+            return Ok(None);
         }
-        let account = Account { admin: false, guest: false };
-        let holder = standing.holder(&self.0.server, user, "".into(), &account);
-        if dominates(&holder.clearance, &facts.floor) {
-            return None;
-        }
-        let why = why_not(standing, &holder.clearance, &facts.floor);
-        self.refuse("join", user.as_str(), "a room of another server", &why);
-        Some(format!("you are not cleared for this room: {why}"))
+        let Err(why) = self.may_join(standing, rooms, user, &facts)? else { return Ok(None) };
+        self.refuse("join", user.as_str(), room.as_str(), &why);
+        Ok(Some(format!("you are not cleared for this room: {why}")))
     }
 }
 

@@ -26,7 +26,6 @@ pub(crate) struct RoomFacts {
     /// The highest that may be said in the room, and what is said there without a label.
     pub(crate) label: Option<Label>,
     pub(crate) ceiling: Held,
-    pub(crate) ceiling_number: u32,
     /// What everybody in it may see.
     pub(crate) floor: Held,
     /// Whether the floor is below the ceiling.
@@ -83,7 +82,7 @@ impl RoomFacts {
             policy: label.as_ref().map(|label| label.policy().to_owned()),
             rank: label.as_ref().and_then(|label| standing.policies.rank(label)).unwrap_or(0),
             label: match &ceiling {
-                Ok(_) => text.clone(),
+                Ok(_) => text,
                 // Policies must not take it for unlabelled.
                 Err(_) => Some(String::new()),
             },
@@ -92,8 +91,6 @@ impl RoomFacts {
             ..decide::Room::default()
         };
         Self {
-            ceiling_number: standing
-                .number(&text.unwrap_or_else(|| format!("\0{:?}", ceiling.as_ref().err()))),
             is_mixed: match (&floor, &ceiling) {
                 (Ok(floor), Ok(ceiling)) => !ceiling.at_most(floor),
                 _ => false,
@@ -105,6 +102,25 @@ impl RoomFacts {
             federate,
             room: Arc::new(room),
         }
+    }
+
+    /// The room as policies see it. What it is like at the moment is looked at where some policy wants to know it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) fn seen(&self, standing: &Standing, rooms: &Rooms) -> Result<Arc<decide::Room>, Error> {
+        if !standing.is_particular {
+            return Ok(self.room.clone());
+        }
+        let mut seen = (*self.room).clone();
+        // One that is being created is nobody else's yet.
+        if let Some(room) = rooms.room(&self.id)? {
+            seen.servers = u32::try_from(rooms.servers_in(room)?.len()).unwrap_or(u32::MAX);
+            let rule = rooms.state(room, "m.room.join_rules", "")?;
+            let rule = rule.and_then(|event| event.content_text("join_rule"));
+            seen.public = rule.as_deref() == Some("public");
+        }
+        Ok(Arc::new(seen))
     }
 
     /// Whether nothing stands in the way of anybody, as far as labels go.
@@ -125,7 +141,6 @@ pub(crate) struct EventFacts {
     pub(crate) said: Option<Label>,
     /// The label it has: its own or the room's, and no lower than that of what it relates to.
     pub(crate) label: Held,
-    pub(crate) label_number: u32,
     pub(crate) kind: decide::Kind,
     pub(crate) event_type: String,
     pub(crate) is_never_redacted: bool,
@@ -133,7 +148,6 @@ pub(crate) struct EventFacts {
     pub(crate) size: u32,
     /// What the guards found.
     pub(crate) findings: Arc<BTreeSet<String>>,
-    pub(crate) findings_number: u32,
 }
 
 /// What sort of thing an event is.
@@ -159,6 +173,13 @@ pub(crate) fn shows_file(content: &Map<String, Value>) -> bool {
 }
 
 impl EventFacts {
+    /// A question about the event, with what is known of its content.
+    pub(crate) fn asked(&self, mut question: decide::Question) -> decide::Question {
+        question.context.guard = (*self.findings).clone();
+        question.context.encrypted = self.kind == decide::Kind::Encrypted;
+        question
+    }
+
     /// What an event of a room says.
     ///
     /// # Errors
@@ -200,16 +221,6 @@ impl EventFacts {
                 };
             }
         }
-        let label_number = match &label {
-            Ok(label) if room.ceiling.as_ref().is_ok_and(|ceiling| Arc::ptr_eq(ceiling, label)) => {
-                room.ceiling_number
-            }
-            Ok(label) => standing.number(&match standing.policies.label_of(label) {
-                Ok(label) => text_of(standing, &label),
-                Err(_) => format!("\0{label:?}"),
-            }),
-            Err(error) => standing.number(&format!("\0{error}")),
-        };
         let findings = match &standing.guards {
             Some(guards) => {
                 let verdict = guards.inspect_event(&Value::Object(content.clone()), &event_type);
@@ -217,18 +228,15 @@ impl EventFacts {
             }
             None => Arc::default(),
         };
-        let findings_number = standing.number(&format!("\0{findings:?}"));
         Ok(Self {
             said: said.ok().flatten(),
             label,
-            label_number,
             kind: kind_of(&event_type, event.state_key().is_some(), &content),
             has_media: shows_file(&content),
             event_type,
             is_never_redacted,
             size: u32::try_from(event.json().len()).unwrap_or(u32::MAX),
             findings,
-            findings_number,
         })
     }
 }

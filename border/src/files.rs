@@ -16,37 +16,43 @@ impl Border {
         asker: Asker<'_>,
         media: &str,
     ) -> Result<bool, Error> {
-        let clearance: Arc<ResolvedClearance> = match asker {
-            Asker::Server(server) => {
-                for event in rooms.events_showing(media, limits::SHOWING_EVENTS)? {
-                    if rooms.is_in(server, event.record.room)?
-                        && self.form(standing, rooms, server, &event)? == Form::Whole
-                    {
-                        return Ok(true);
-                    }
+        let shown = rooms.events_showing(media, limits::SHOWING_EVENTS)?;
+        for event in &shown {
+            let facts = room_facts(standing, rooms, event.record.room)?;
+            let may_see = match asker {
+                // What has no label is everybody's who knows where it is, as everywhere in Matrix.
+                Asker::Server(server) => {
+                    (facts.is_unlabelled() || rooms.is_in(server, event.record.room)?)
+                        && self.form(standing, rooms, server, event)? == Form::Whole
                 }
-                standing.peer(server).clearance.clone()
+                Asker::User(Some(user_id)) => match rooms.user(user_id)? {
+                    Some(user) => {
+                        self.reads(standing, rooms, &Viewer { user, user_id, device_id: "" }, event)?
+                    }
+                    None => false,
+                },
+                Asker::User(None) => self.is_plain(standing, rooms, &facts, event)?,
+            };
+            if may_see {
+                return Ok(true);
             }
+        }
+        let clearance = match asker {
+            Asker::Server(server) => standing.peer(server).clearance.clone(),
             Asker::User(Some(user)) => {
-                let Some(number) = rooms.user(user)? else { return Ok(false) };
-                let viewer = Viewer { user: number, user_id: user, device_id: "" };
-                for event in rooms.events_showing(media, limits::SHOWING_EVENTS)? {
-                    if self.reads(standing, rooms, &viewer, &event)? {
-                        return Ok(true);
-                    }
-                }
-                let holder = self.holder(standing, number, user, "")?;
-                if self.uploader_of(media) == Some(number) {
+                let uploader = self.uploader_of(media);
+                if uploader.is_some() && uploader == rooms.user(user)? {
                     return Ok(true);
                 }
-                holder.clearance.clone()
+                self.holder(standing, user, "")?.clearance.clone()
             }
             Asker::User(None) => Arc::new(standing.policies.uncleared()),
         };
-        if !rooms.events_showing(media, 1)?.is_empty() {
-            return Ok(false);
+        if shown.is_empty() {
+            self.is_cleared_for_unshown(standing, rooms, &clearance, media)
+        } else {
+            Ok(false)
         }
-        self.is_cleared_for_unshown(standing, rooms, &clearance, media)
     }
 
     fn uploader_of(&self, media: &str) -> Option<UserNum> {

@@ -2,20 +2,20 @@
 
 use crate::{
     Border, Error,
-    facts::{EventFacts, Held, RoomFacts, room_facts},
-    rulings::{self, Key, Party, across, rule, user_of},
-    standing::{Account, Holder, Peer, Standing},
+    facts::{EventFacts, Held, RoomFacts, room_facts, text_of},
+    rulings::{across, hour, rule, user_of, within},
+    standing::{Holder, Party, Peer, Standing},
 };
-use postern_graph::{RoomNum, UserNum};
+use postern_graph::RoomNum;
 use postern_policy::{
     ResolvedClearance,
-    decide::{self, Action, Context, Direction, Door, Principal, Question, Resource},
+    decide::{self, Action, Resource},
 };
 use postern_rooms::{
     Asker, CreateRoom, Draft, Entry, Error as RoomsError, Event, Form, Gate, Later, Rooms, now_ms,
     view::Viewer,
 };
-use ruma::{ServerName, UserId};
+use ruma::{RoomId, ServerName, UserId};
 use serde_json::{json, value::RawValue};
 use std::sync::Arc;
 
@@ -23,9 +23,12 @@ use std::sync::Arc;
 fn told(error: Error) -> RoomsError {
     match error {
         Error::Rooms(error) => error,
-        Error::Graph(error) => error.into(),
+        Error::Graph(error) | Error::Users(postern_users::Error::Graph(error)) => error.into(),
         // Whatever else is wrong: nothing passes.
-        error => RoomsError::Forbidden(error.to_string()),
+        error => {
+            tracing::error!(%error, "the border cannot decide");
+            RoomsError::Forbidden("this cannot be decided now".to_owned())
+        }
     }
 }
 
@@ -43,13 +46,10 @@ pub(crate) fn why_not(standing: &Standing, clearance: &ResolvedClearance, label:
 
 impl Border {
     /// Whether a server is spoken with now.
-    fn speaks(&self, standing: &Standing, server: &ServerName) -> bool {
+    fn speaks(standing: &Standing, server: &ServerName) -> bool {
         let peer = standing.peer(server);
-        if peer.hours.is_empty() && (standing.base == decide::Base::Open || peer.accredited) {
-            return true;
-        }
         let now = now_ms();
-        (standing.base == decide::Base::Open || peer.server.clearance.is_some() || peer.accredited)
+        (peer.is_known || standing.base == decide::Base::Open)
             && (peer.hours.is_empty() || peer.hours.iter().any(|hours| hours.contains(now)))
     }
 
@@ -67,8 +67,7 @@ impl Border {
         if !standing.watches_all && facts.is_unlabelled() {
             return Ok(true);
         }
-        let peer = standing.peer(server);
-        if let Err(why) = self.may_be_in(standing, &facts, &peer, room, server) {
+        if let Err(why) = self.may_be_in(standing, rooms, &facts, &standing.peer(server))? {
             self.refuse("join", server.as_str(), facts.id.as_str(), &why);
             return Ok(false);
         }
@@ -78,37 +77,24 @@ impl Border {
     fn may_be_in(
         &self,
         standing: &Standing,
+        rooms: &Rooms,
         facts: &RoomFacts,
         peer: &Peer,
-        room: RoomNum,
-        server: &ServerName,
-    ) -> Result<(), String> {
+    ) -> Result<Result<(), String>, Error> {
         if !facts.federate {
-            return Err("the room is for users of this server only".to_owned());
+            return Ok(Err("the room is for users of this server only".to_owned()));
         }
         if peer.rooms.as_ref().is_some_and(|rooms| !rooms.contains(&facts.id)) {
-            return Err("the server may be in other rooms only".to_owned());
+            return Ok(Err("the server may be in other rooms only".to_owned()));
         }
         let cleared = dominates(&peer.clearance, &facts.floor);
-        let key = Key {
-            party: Party::Named(server.to_string()),
-            action: Action::Release,
-            room,
-            event: None,
-            has_media: false,
-            dominates: cleared,
-            sender_dominates: false,
-            target: None,
-            hour: Key::now(),
-        };
-        let question =
-            |hour| across(peer, Action::Release, Resource::Room(facts.room.clone()), cleared, hour);
-        let ruling = rule(standing, &self.0.ledger, key, question);
-        if ruling.allowed {
-            return Ok(());
-        }
-        let labels = if cleared { String::new() } else { why_not(standing, &peer.clearance, &facts.floor) };
-        Err(if labels.is_empty() { ruling.why.clone() } else { labels })
+        let resource = Resource::Room(facts.seen(standing, rooms)?);
+        let ruling = rule(standing, &self.0.ledger, across(peer, Action::Release, resource, cleared));
+        Ok(match (ruling.allowed, cleared) {
+            (true, _) => Ok(()),
+            (false, true) => Err(ruling.why.clone()),
+            (false, false) => Err(why_not(standing, &peer.clearance, &facts.floor)),
+        })
     }
 
     pub(crate) fn event_facts(
@@ -130,14 +116,30 @@ impl Border {
         Ok(known)
     }
 
+    /// Whether nothing is to be decided about an event: it has no label, and nobody wrote down what becomes of those.
+    pub(crate) fn is_plain(
+        &self,
+        standing: &Standing,
+        rooms: &Rooms,
+        facts: &RoomFacts,
+        event: &Event,
+    ) -> Result<bool, Error> {
+        if standing.watches_all || !facts.is_unlabelled() {
+            return Ok(false);
+        }
+        let known = self.event_facts(standing, rooms, facts, event)?;
+        Ok(known.label.as_ref().is_ok_and(|label| label.is_unlabelled()))
+    }
+
     /// The event as policies see it.
     fn resource(
         &self,
         standing: &Standing,
+        rooms: &Rooms,
         facts: &RoomFacts,
         event: &Event,
         known: &EventFacts,
-    ) -> Resource {
+    ) -> Result<Resource, Error> {
         let server = event.sender().server_name();
         let sender = if server == self.0.server {
             // Its roles are not what an event is judged by.
@@ -155,37 +157,19 @@ impl Border {
         } else {
             user_of(&standing.peer(server), event.sender().as_str())
         };
-        let mut seen = decide::Event {
-            id: String::new(),
+        // What is asked about every event anew is asked where some policy wants to know it.
+        let (id, size) =
+            if standing.is_particular { (event.id.to_string(), known.size) } else { (String::new(), 0) };
+        Ok(Resource::Event(Arc::new(decide::Event {
+            id,
             r#type: known.event_type.clone(),
             kind: known.kind,
-            room: facts.room.clone(),
+            room: facts.seen(standing, rooms)?,
             sender,
-            label: known.said.as_ref().map(|label| crate::facts::text_of(standing, label)),
+            label: known.said.as_ref().map(|label| text_of(standing, label)),
             has_media: known.has_media,
-            size: 0,
-        };
-        rulings::in_general(standing, &mut seen, event.id.as_str(), known.size);
-        Resource::Event(Arc::new(seen))
-    }
-
-    fn event_key(party: Party, action: Action, event: &Event, known: &EventFacts, cleared: bool) -> Key {
-        Key {
-            party,
-            action,
-            room: event.record.room,
-            event: Some((
-                known.event_type.clone(),
-                event.sender().to_string(),
-                known.label_number,
-                known.findings_number,
-            )),
-            has_media: known.has_media,
-            dominates: cleared,
-            sender_dominates: false,
-            target: None,
-            hour: Key::now(),
-        }
+            size,
+        })))
     }
 
     pub(crate) fn form(
@@ -199,61 +183,49 @@ impl Border {
             return Ok(Form::Whole);
         }
         let facts = room_facts(standing, rooms, event.record.room)?;
-        if !standing.watches_all && facts.is_unlabelled() {
-            let known = self.event_facts(standing, rooms, &facts, event)?;
-            if known.label.as_ref().is_ok_and(|label| label.is_unlabelled()) {
-                return Ok(Form::Whole);
-            }
+        if self.is_plain(standing, rooms, &facts, event)? {
+            return Ok(Form::Whole);
         }
         if !self.may_know(standing, rooms, server, event.record.room)? {
             return Ok(Form::Nothing);
         }
         self.0.ledger.form(event.num, server, || {
             let known = self.event_facts(standing, rooms, &facts, event)?;
-            let peer = standing.peer(server);
             if known.is_never_redacted {
                 return Ok((Form::Whole, 0));
             }
+            let peer = standing.peer(server);
             let cleared = dominates(&peer.clearance, &known.label);
-            let party = Party::Named(server.to_string());
-            let key = Self::event_key(party, Action::Release, event, &known, cleared);
-            let ruling = rule(standing, &self.0.ledger, key, |hour| {
-                let resource = self.resource(standing, &facts, event, &known);
-                let mut question = across(&peer, Action::Release, resource, cleared, hour);
-                question.context.guard = (*known.findings).clone();
-                question.context.encrypted = known.kind == decide::Kind::Encrypted;
-                question
-            });
-            let form = if ruling.allowed { Form::Whole } else { Form::Redacted };
-            let outcome = if ruling.allowed { "whole" } else { "redacted" };
-            metrics::counter!("postern_border_released", "peer" => server.to_string(), "form" => outcome).increment(1);
+            let resource = self.resource(standing, rooms, &facts, event, &known)?;
+            let question = known.asked(across(&peer, Action::Release, resource, cleared));
+            let ruling = rule(standing, &self.0.ledger, question);
+            let (form, outcome) =
+                if ruling.allowed { (Form::Whole, "whole") } else { (Form::Redacted, "redacted") };
+            // Names of servers that nobody wrote down would be without end.
+            let name = if peer.is_known { server.to_string() } else { "others".to_owned() };
+            metrics::counter!("postern_border_released", "peer" => name, "form" => outcome).increment(1);
             if !ruling.allowed {
-                tracing::info!(target: "postern::border", %server, event = %event.id, why = ruling.why, "an event is sent redacted");
+                let why = &ruling.why;
+                tracing::info!(target: "postern::border", %server, event = %event.id, why, "an event is sent redacted");
             }
             Ok((form, ruling.id))
         })
     }
 
-    /// A local user on a device.
+    /// A local user on a device; none for what the user may see anywhere.
     pub(crate) fn holder(
         &self,
         standing: &Standing,
-        user: UserNum,
-        id: &UserId,
+        user: &UserId,
         device: &str,
     ) -> Result<Arc<Holder>, Error> {
-        let place = (user, device.to_owned());
-        if let Some(holder) = standing.holders.get(&place) {
-            return Ok(holder);
-        }
-        let account = self.0.users.account(id)?;
-        let account = Account {
+        let account = self.0.users.account(user)?;
+        Ok(standing.holder(Party {
+            user: user.to_owned(),
+            device: device.to_owned(),
             admin: account.as_ref().is_some_and(|account| account.admin),
             guest: account.as_ref().is_some_and(|account| account.guest),
-        };
-        let holder = Arc::new(standing.holder(&self.0.server, id, device.into(), &account));
-        standing.holders.insert(place, holder.clone());
-        Ok(holder)
+        }))
     }
 
     pub(crate) fn reads(
@@ -264,35 +236,15 @@ impl Border {
         event: &Event,
     ) -> Result<bool, Error> {
         let facts = room_facts(standing, rooms, event.record.room)?;
-        if !standing.watches_all && facts.is_unlabelled() {
-            let known = self.event_facts(standing, rooms, &facts, event)?;
-            if known.label.as_ref().is_ok_and(|label| label.is_unlabelled()) {
-                return Ok(true);
-            }
-        }
-        if event.record.sender == viewer.user {
+        if event.record.sender == viewer.user || self.is_plain(standing, rooms, &facts, event)? {
             return Ok(true);
         }
         let known = self.event_facts(standing, rooms, &facts, event)?;
-        let holder = self.holder(standing, viewer.user, viewer.user_id, viewer.device_id)?;
+        let holder = self.holder(standing, viewer.user_id, viewer.device_id)?;
         let cleared = dominates(&holder.clearance, &known.label);
-        let party = Party::Holder(viewer.user, viewer.device_id.to_owned());
-        let key = Self::event_key(party, Action::Read, event, &known, cleared);
-        let ruling = rule(standing, &self.0.ledger, key, |hour| Question {
-            principal: Principal::User(holder.user.clone()),
-            action: Action::Read,
-            resource: self.resource(standing, &facts, event, &known),
-            context: Context {
-                dominates: cleared,
-                encrypted: known.kind == decide::Kind::Encrypted,
-                guard: (*known.findings).clone(),
-                at: rulings::at(hour),
-                via: Door::Client,
-                direction: Direction::Within,
-                ..Context::default()
-            },
-        });
-        Ok(ruling.allowed)
+        let resource = self.resource(standing, rooms, &facts, event, &known)?;
+        let question = known.asked(within(holder.user.clone(), Action::Read, resource, cleared));
+        Ok(rule(standing, &self.0.ledger, question).allowed)
     }
 
     /// Why a user may not come to know a room.
@@ -312,77 +264,51 @@ impl Border {
         if !standing.watches_all && facts.is_unlabelled() {
             return Ok(None);
         }
-        let refused = if user.server_name() == self.0.server {
-            let number = rooms.user(user)?;
-            let holder = match number {
-                Some(number) => self.holder(standing, number, user, "")?,
-                None => {
-                    let account = Account { admin: false, guest: false };
-                    Arc::new(standing.holder(&self.0.server, user, "".into(), &account))
-                }
-            };
-            let cleared = dominates(&holder.clearance, &facts.floor);
-            self.join_ruled(standing, &facts, room, &holder.user, cleared)
-                .map_err(|why| if cleared { why } else { why_not(standing, &holder.clearance, &facts.floor) })
-        } else {
-            let peer = standing.peer(user.server_name());
-            let cleared = dominates(&peer.clearance, &facts.floor);
-            self.may_be_in(standing, &facts, &peer, room, user.server_name()).and_then(|()| {
-                self.join_ruled(standing, &facts, room, &user_of(&peer, user.as_str()), cleared)
-            })
-        };
-        let Err(why) = refused else { return Ok(None) };
+        let Err(why) = self.may_join(standing, rooms, user, &facts)? else { return Ok(None) };
         if entry != Entry::Look {
             self.refuse("join", user.as_str(), facts.id.as_str(), &why);
         }
         Ok(Some(format!("you are not cleared for this room: {why}")))
     }
 
-    fn join_ruled(
+    /// Whether a user may be in a room, or why not.
+    pub(crate) fn may_join(
         &self,
         standing: &Standing,
+        rooms: &Rooms,
+        user: &UserId,
         facts: &RoomFacts,
-        room: RoomNum,
-        user: &Arc<decide::User>,
-        cleared: bool,
-    ) -> Result<(), String> {
-        let key = Key {
-            party: Party::Named(user.id.clone()),
-            action: Action::Join,
-            room,
-            event: None,
-            has_media: false,
-            dominates: cleared,
-            sender_dominates: false,
-            target: None,
-            hour: Key::now(),
+    ) -> Result<Result<(), String>, Error> {
+        let (clearance, seen) = if user.server_name() == self.0.server {
+            let holder = self.holder(standing, user, "")?;
+            (holder.clearance.clone(), holder.user.clone())
+        } else {
+            let peer = standing.peer(user.server_name());
+            if let Err(why) = self.may_be_in(standing, rooms, facts, &peer)? {
+                return Ok(Err(why));
+            }
+            (peer.clearance.clone(), user_of(&peer, user.as_str()))
         };
-        let ruling = rule(standing, &self.0.ledger, key, |hour| Question {
-            principal: Principal::User(user.clone()),
-            action: Action::Join,
-            resource: Resource::Room(facts.room.clone()),
-            context: Context {
-                dominates: cleared,
-                at: rulings::at(hour),
-                via: Door::Join,
-                direction: if user.server.local { Direction::Within } else { Direction::Out },
-                ..Context::default()
-            },
-        });
-        if ruling.allowed { Ok(()) } else { Err(ruling.why.clone()) }
+        let cleared = dominates(&clearance, &facts.floor);
+        let resource = Resource::Room(facts.seen(standing, rooms)?);
+        let ruling = rule(standing, &self.0.ledger, within(seen, Action::Join, resource, cleared));
+        Ok(match (ruling.allowed, cleared) {
+            (true, _) => Ok(()),
+            (false, true) => Err(ruling.why.clone()),
+            (false, false) => Err(why_not(standing, &clearance, &facts.floor)),
+        })
     }
 
     /// Why an event of another server is not let in.
     fn kept_out(&self, standing: &Standing, rooms: &Rooms, event: &Event) -> Result<Option<String>, Error> {
         let facts = room_facts(standing, rooms, event.record.room)?;
-        let known = self.event_facts(standing, rooms, &facts, event)?;
-        let is_plain = facts.is_unlabelled() && known.label.as_ref().is_ok_and(|label| label.is_unlabelled());
-        if is_plain && !standing.watches_all {
+        if self.is_plain(standing, rooms, &facts, event)? {
             return Ok(None);
         }
+        let known = self.event_facts(standing, rooms, &facts, event)?;
         let server = event.sender().server_name();
         let peer = standing.peer(server);
-        if let Err(why) = self.may_be_in(standing, &facts, &peer, event.record.room, server) {
+        if let Err(why) = self.may_be_in(standing, rooms, &facts, &peer)? {
             // The server is to hear that it is out, and so is everybody: what ends a membership is let in.
             let ends = event.membership().is_some_and(|kind| {
                 matches!(kind, postern_rooms::MembershipKind::Leave | postern_rooms::MembershipKind::Ban)
@@ -413,15 +339,9 @@ impl Border {
             }
         }
         let believed = peer.accreditation.dominates(label) || known.is_never_redacted;
-        let party = Party::Named(server.to_string());
-        let key = Self::event_key(party, Action::Admit, event, &known, believed);
-        let ruling = rule(standing, &self.0.ledger, key, |hour| {
-            let resource = self.resource(standing, &facts, event, &known);
-            let mut question = across(&peer, Action::Admit, resource, believed, hour);
-            question.context.guard = (*known.findings).clone();
-            question.context.encrypted = known.kind == decide::Kind::Encrypted;
-            question
-        });
+        let resource = self.resource(standing, rooms, &facts, event, &known)?;
+        let question = known.asked(across(&peer, Action::Admit, resource, believed));
+        let ruling = rule(standing, &self.0.ledger, question);
         if ruling.allowed {
             return Ok(None);
         }
@@ -439,7 +359,7 @@ impl Border {
     pub(crate) fn refuse(&self, action: &'static str, who: &str, what: &str, why: &str) {
         metrics::counter!("postern_border_refused", "action" => action).increment(1);
         // Who tries again and again is told of once an hour.
-        let (place, hour) = ((who.to_owned(), what.to_owned(), why.to_owned()), Key::now());
+        let (place, hour) = ((who.to_owned(), what.to_owned(), why.to_owned()), hour());
         if self.0.told.get(&place) == Some(hour) {
             return;
         }
@@ -453,7 +373,7 @@ impl Border {
 
 impl Gate for Border {
     fn speaks_with(&self, server: &ServerName) -> bool {
-        self.speaks(&self.standing(), server)
+        Self::speaks(&self.standing(), server)
     }
 
     fn takes_request(&self, server: &ServerName) -> bool {
@@ -491,8 +411,14 @@ impl Gate for Border {
         self.enters(&self.standing(), rooms, user, room, entry).map_err(told)
     }
 
-    fn may_enter_elsewhere(&self, user: &UserId, create: Option<&RawValue>) -> Option<String> {
-        self.enters_elsewhere(&self.standing(), user, create)
+    fn may_enter_elsewhere(
+        &self,
+        rooms: &Rooms,
+        user: &UserId,
+        room: &RoomId,
+        create: Option<&RawValue>,
+    ) -> Result<Option<String>, RoomsError> {
+        self.enters_elsewhere(&self.standing(), rooms, user, room, create).map_err(told)
     }
 
     fn may_read(&self, rooms: &Rooms, viewer: &Viewer<'_>, event: &Event) -> Result<bool, RoomsError> {

@@ -147,10 +147,6 @@ impl Ledger {
             let value = (u8::from(disclosure.whole), disclosure.ruling, disclosure.at);
             commit.put::<Disclosures>(&(*event, *server), &value);
         }
-        for record in std::mem::take(&mut *self.refusals.lock()) {
-            let number = self.next_refusal.fetch_add(1, Ordering::Relaxed);
-            commit.put::<Refusals>(&(now_ms(), number), &Json(record));
-        }
         if !commit.is_empty() {
             self.graph.commit_beside_log_durably(commit).await?;
         }
@@ -161,22 +157,29 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes down refusals, and forgets the oldest beyond the bound.
-    pub(crate) async fn keep_refusals(&self) -> Result<(), Error> {
+    /// Writes down refusals, and forgets the oldest beyond the bound. One at a time does.
+    pub(crate) async fn keep_refusals(&self, kept: &mut usize) -> Result<(), Error> {
         let records = std::mem::take(&mut *self.refusals.lock());
         if records.is_empty() {
             return Ok(());
         }
         let mut commit = self.graph.begin();
+        *kept += records.len();
         for record in records {
             let number = self.next_refusal.fetch_add(1, Ordering::Relaxed);
             commit.put::<Refusals>(&(now_ms(), number), &Json(record));
         }
-        let kept = self.graph.scan::<Refusals, _>(&()).reverse();
-        for entry in kept.iter().skip(limits::REFUSALS) {
+        let beyond = kept.saturating_sub(limits::REFUSALS);
+        for entry in self.graph.scan::<Refusals, _>(&()).iter().take(beyond) {
             commit.delete::<Refusals>(&entry?.0);
+            *kept -= 1;
         }
         Ok(self.graph.commit_beside_log_durably(commit).await?)
+    }
+
+    /// How many refusals are kept.
+    pub(crate) fn refusals_kept(&self) -> usize {
+        self.graph.scan::<Refusals, _>(&()).iter().count()
     }
 
     /// Who got an event, and in which form.

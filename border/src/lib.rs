@@ -25,8 +25,9 @@ pub use settings::{Directory, Wrong};
 
 use arc_swap::ArcSwap;
 use ledger::Ledger;
-use postern_graph::{EventNum, Graph};
+use postern_graph::{EventNum, Graph, codec::Raw, schema::ServerState};
 use postern_media::Media;
+use postern_policy::decide::Accepted;
 use postern_users::Users;
 use quick_cache::sync::Cache;
 use requests::Requests;
@@ -68,7 +69,9 @@ impl Border {
         users: Arc<Users>,
         media: Arc<Media>,
     ) -> Result<Self, Error> {
-        let standing = Standing::load(server, read(directory.as_ref())?, &graph, None)?;
+        let last = last_bundle(&graph)?;
+        let standing = Standing::load(server, read(directory.as_ref())?, &graph, last.as_ref())?;
+        keep_bundle(&graph, &standing)?;
         Ok(Self(Arc::new(Inner {
             server: server.to_owned(),
             ledger: Ledger::new(graph.clone()),
@@ -90,6 +93,7 @@ impl Border {
         let now = self.standing();
         let directory = read(self.0.directory.as_ref())?;
         let standing = Standing::load(&self.0.server, directory, &self.0.graph, now.bundle.as_ref())?;
+        keep_bundle(&self.0.graph, &standing)?;
         self.0.standing.store(Arc::new(standing));
         Ok(())
     }
@@ -109,12 +113,13 @@ impl Border {
 
     /// Writes down what was refused, until the server stops.
     pub async fn keep(self, stopping: CancellationToken) {
+        let mut kept = self.0.ledger.refusals_kept();
         loop {
             let is_last = tokio::select! {
                 () = stopping.cancelled() => true,
                 () = tokio::time::sleep(KEEP) => false,
             };
-            if let Err(error) = self.0.ledger.keep_refusals().await {
+            if let Err(error) = self.0.ledger.keep_refusals(&mut kept).await {
                 tracing::error!(%error, "what was refused cannot be written down");
             }
             if is_last {
@@ -129,4 +134,23 @@ fn read(directory: Option<&PathBuf>) -> Result<Directory, Error> {
         Some(path) => Directory::read(path)?,
         None => Directory::none(),
     })
+}
+
+/// Under what the bundle that was taken last stands in `schema::ServerState`.
+const BUNDLE: &str = "policy_bundle";
+
+/// The bundle of policies that was taken last: an older one is not taken, also after a restart.
+fn last_bundle(graph: &Graph) -> Result<Option<Accepted>, Error> {
+    let Some(Raw(kept)) = graph.get::<ServerState>(&(BUNDLE.to_owned(),))? else { return Ok(None) };
+    let wrong = |error: serde_json::Error| Wrong(vec![format!("the bundle that was taken last: {error}")]);
+    Ok(Some(serde_json::from_slice(&kept).map_err(wrong)?))
+}
+
+/// Keeps which bundle was taken, before it counts.
+fn keep_bundle(graph: &Graph, standing: &Standing) -> Result<(), Error> {
+    let Some(bundle) = &standing.bundle else { return Ok(()) };
+    let text = serde_json::to_vec(bundle).map_err(|error| Wrong(vec![error.to_string()]))?;
+    let mut commit = graph.begin();
+    commit.put::<ServerState>(&(BUNDLE.to_owned(),), &Raw(text));
+    Ok(graph.commit_beside_log(commit)?)
 }

@@ -4,40 +4,13 @@ use crate::{
     ledger::Ledger,
     standing::{Peer, Standing},
 };
-use postern_graph::{RoomNum, UserNum};
 use postern_policy::decide::{
-    Action, Context, Direction, Door, Event, Principal, Question, Recorded, Resource, User,
+    Action, Context, Direction, Door, Principal, Question, Recorded, Resource, User,
 };
 use postern_rooms::now_ms;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
-
-/// Who a ruling is about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Party {
-    /// By name: a server, or a user that may have no number here.
-    Named(String),
-    /// A local user on a device.
-    Holder(UserNum, String),
-}
-
-/// What tells rulings apart: everything policies can see, but for what [`Standing::is_particular`] speaks of.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    pub(crate) party: Party,
-    pub(crate) action: Action,
-    pub(crate) room: RoomNum,
-    /// Of events: type, sender, label, findings.
-    pub(crate) event: Option<(String, String, u32, u32)>,
-    /// Whether it shows a file.
-    pub(crate) has_media: bool,
-    pub(crate) dominates: bool,
-    pub(crate) sender_dominates: bool,
-    pub(crate) target: Option<String>,
-    /// Hours since the epoch: policies may ask for hour and weekday.
-    pub(crate) hour: u64,
-}
 
 /// What was decided.
 #[derive(Debug, Clone)]
@@ -49,32 +22,18 @@ pub(crate) struct Ruling {
     pub(crate) why: String,
 }
 
-impl Key {
-    pub(crate) fn now() -> u64 {
-        now_ms() / 3_600_000
-    }
-}
-
-/// Decides, or finds what was decided.
-pub(crate) fn rule(
-    standing: &Standing,
-    ledger: &Ledger,
-    key: Key,
-    question: impl FnOnce(u64) -> Question,
-) -> Arc<Ruling> {
-    if standing.is_particular {
-        return Arc::new(decided(standing, ledger, question(key.hour)));
-    }
-    if let Some(ruling) = standing.rulings.get(&key) {
+/// Decides, or finds what was decided: a question has all that policies can see, so that equal ones have equal answers.
+pub(crate) fn rule(standing: &Standing, ledger: &Ledger, question: Question) -> Arc<Ruling> {
+    if let Some(ruling) = standing.rulings.get(&question) {
         return ruling;
     }
-    let ruling = Arc::new(decided(standing, ledger, question(key.hour)));
-    standing.rulings.insert(key, ruling.clone());
+    let ruling = Arc::new(decided(standing, ledger, &question));
+    standing.rulings.insert(question, ruling.clone());
     ruling
 }
 
-fn decided(standing: &Standing, ledger: &Ledger, question: Question) -> Ruling {
-    let decision = standing.decider.decide(&question);
+fn decided(standing: &Standing, ledger: &Ledger, question: &Question) -> Ruling {
+    let decision = standing.decider.decide(question);
     let answer = &decision.enforced;
     let why = why(standing, &answer.rules, &answer.errors);
     let outcome = if answer.allowed { "allowed" } else { "denied" };
@@ -92,7 +51,7 @@ fn decided(standing: &Standing, ledger: &Ledger, question: Question) -> Ruling {
     let allowed = answer.allowed;
     let shadow =
         decision.shadow.as_ref().map(|shadow| json!({ "allowed": shadow.allowed, "rules": shadow.rules }));
-    let mut record = json!(Recorded::new(question, &decision));
+    let mut record = json!(Recorded::new(question.clone(), &decision));
     if let (Value::Object(record), Some(shadow)) = (&mut record, shadow) {
         record.insert("shadow".to_owned(), shadow);
     }
@@ -124,25 +83,30 @@ fn id_of(record: &Value) -> u64 {
     u64::from_be_bytes(first)
 }
 
-/// The beginning of an hour that policies are asked about, milliseconds since the epoch.
-pub(crate) const fn at(hour: u64) -> u64 {
-    hour * 3_600_000
+/// The beginning of this hour, milliseconds since the epoch: policies see hour and weekday.
+pub(crate) fn hour() -> u64 {
+    now_ms() / 3_600_000 * 3_600_000
+}
+
+/// What is asked about a user of this server, or one of another that comes in.
+pub(crate) fn within(user: Arc<User>, action: Action, resource: Resource, dominates: bool) -> Question {
+    let direction = if user.server.local { Direction::Within } else { Direction::Out };
+    Question {
+        principal: Principal::User(user),
+        action,
+        resource,
+        context: Context { dominates, at: hour(), via: Door::Client, direction, ..Context::default() },
+    }
 }
 
 /// What is asked when something goes out to, or comes in from, another server.
-pub(crate) fn across(
-    peer: &Peer,
-    action: Action,
-    resource: Resource,
-    dominates: bool,
-    hour: u64,
-) -> Question {
+pub(crate) fn across(peer: &Peer, action: Action, resource: Resource, dominates: bool) -> Question {
     let direction = if action == Action::Admit { Direction::In } else { Direction::Out };
     Question {
         principal: Principal::Server(peer.server.clone()),
         action,
         resource,
-        context: Context { dominates, at: at(hour), via: Door::Transaction, direction, ..Context::default() },
+        context: Context { dominates, at: hour(), via: Door::Transaction, direction, ..Context::default() },
     }
 }
 
@@ -154,11 +118,4 @@ pub(crate) fn user_of(peer: &Peer, id: &str) -> Arc<User> {
         clearance: peer.server.clearance.clone(),
         ..User::default()
     })
-}
-
-/// Makes of an event that tells rulings apart one that stands for all of them.
-pub(crate) fn in_general(standing: &Standing, event: &mut Event, id: &str, size: u32) {
-    if standing.is_particular {
-        (event.id, event.size) = (id.to_owned(), size);
-    }
 }

@@ -4,12 +4,12 @@ use crate::{
     Border, Error,
     facts::{FLOOR, Held, LABEL, RoomFacts, kind_of, said_in, shows_file, text_of},
     gate::{dominates, why_not},
-    rulings::{self, Key, Party, rule},
+    rulings::{rule, user_of, within},
     standing::Standing,
 };
 use postern_policy::{
     Label,
-    decide::{self, Action, Context, Direction, Door, Principal, Question, Resource},
+    decide::{self, Action, Question, Resource},
 };
 use postern_rooms::{Draft, Error as RoomsError, Event, NEVER_REDACTED, Rooms, SALT};
 use ruma::UserId;
@@ -56,12 +56,8 @@ impl Border {
             // Clients may send it as people write it.
             content.insert(LABEL.to_owned(), said.to_json());
         }
-        let number = rooms.user(sender)?;
         let device = draft.txn.as_ref().map_or("", |txn| txn.device.as_str());
-        let holder = match number {
-            Some(number) => self.holder(standing, number, sender, device)?,
-            None => return Err(forbidden("you are not known here")),
-        };
+        let holder = self.holder(standing, sender, device)?;
         let cleared = dominates(&holder.clearance, &own);
         if !cleared {
             let why = why_not(standing, &holder.clearance, &own);
@@ -70,7 +66,16 @@ impl Border {
         if !facts.is_unlabelled() {
             keeps_to_the_label(&facts, rooms, sender, draft, &content)?;
         }
-        self.is_permitted(standing, &facts, create, holder.user.clone(), number, draft, &said, &content)?;
+        let saying =
+            Saying { facts: &facts, user: &holder.user, draft, said: said.as_ref(), content: &content };
+        if let Some(question) = self.asked(standing, rooms, &saying)? {
+            let (action, ruling) = (question.action, rule(standing, &self.0.ledger, question));
+            if !ruling.allowed {
+                self.refuse(action.as_str(), sender.as_str(), facts.id.as_str(), &ruling.why);
+                let what = &draft.event_type;
+                return Err(forbidden(format!("you may not send {what} here: {}", ruling.why)));
+            }
+        }
         if !own.as_ref().is_ok_and(|own| own.is_unlabelled())
             && !never_redacted
             && draft.event_type != "m.room.encrypted"
@@ -122,91 +127,67 @@ impl Border {
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn is_permitted(
+    /// What policies are asked about it; nothing of coming and going, which is asked about where one comes in.
+    fn asked(
         &self,
         standing: &Standing,
-        facts: &RoomFacts,
-        create: &Event,
-        user: Arc<decide::User>,
-        number: Option<postern_graph::UserNum>,
-        draft: &Draft,
-        said: &Option<Label>,
-        content: &Map<String, Value>,
-    ) -> Result<(), Error> {
-        let invited = (draft.event_type == "m.room.member"
-            && content.get("membership").and_then(Value::as_str) == Some("invite"))
-        .then(|| draft.state_key.as_deref().and_then(|user| UserId::parse(user).ok()))
-        .flatten();
+        rooms: &Rooms,
+        saying: &Saying<'_>,
+    ) -> Result<Option<Question>, Error> {
+        let Saying { facts, user, draft, said, content } = *saying;
+        let is_member = draft.event_type == "m.room.member";
+        let membership = content.get("membership").and_then(Value::as_str);
+        let invited = draft
+            .state_key
+            .as_deref()
+            .filter(|_| is_member && membership == Some("invite"))
+            .and_then(|user| UserId::parse(user).ok());
         let action = match (&invited, &draft.state_key) {
             (Some(_), _) => Action::Invite,
-            // Coming and going is asked about where one comes in.
-            (None, Some(_)) if draft.event_type == "m.room.member" => return Ok(()),
+            (None, Some(_)) if is_member => return Ok(None),
             (None, Some(_)) => Action::State,
             (None, None) => Action::Send,
         };
-        let target = invited.as_ref().map(|invited| {
-            if invited.server_name() == self.0.server {
-                let account = crate::standing::Account { admin: false, guest: false };
-                standing.holder(&self.0.server, invited, "".into(), &account).user
-            } else {
-                rulings::user_of(&standing.peer(invited.server_name()), invited.as_str())
+        let target = match &invited {
+            Some(invited) if invited.server_name() == self.0.server => {
+                Some(self.holder(standing, invited, "")?.user.clone())
             }
-        });
-        // Whether the invited is cleared was asked before.
-        let number = number.unwrap_or(postern_graph::UserNum(0));
-        let key = Key {
-            party: Party::Holder(
-                number,
-                draft.txn.as_ref().map(|txn| txn.device.clone()).unwrap_or_default(),
-            ),
-            action,
-            room: create.record.room,
-            event: (action != Action::Invite).then(|| {
-                let label = said.as_ref().map(|said| standing.number(&text_of(standing, said)));
-                (draft.event_type.clone(), String::new(), label.unwrap_or(facts.ceiling_number), 0)
-            }),
-            has_media: shows_file(content),
-            dominates: true,
-            sender_dominates: true,
-            target: invited.as_ref().map(ToString::to_string),
-            hour: Key::now(),
+            Some(invited) => Some(user_of(&standing.peer(invited.server_name()), invited.as_str())),
+            None => None,
         };
-        let ruling = rule(standing, &self.0.ledger, key, |hour| Question {
-            principal: Principal::User(user.clone()),
-            action,
-            resource: if action == Action::Invite {
-                Resource::Room(facts.room.clone())
-            } else {
-                Resource::Event(Arc::new(decide::Event {
-                    id: String::new(),
-                    r#type: draft.event_type.clone(),
-                    kind: kind_of(&draft.event_type, draft.state_key.is_some(), content),
-                    room: facts.room.clone(),
-                    sender: user.clone(),
-                    label: said.as_ref().map(|said| text_of(standing, said)),
-                    has_media: shows_file(content),
-                    size: u32::try_from(draft.content.get().len()).unwrap_or(u32::MAX),
-                }))
-            },
-            context: Context {
-                dominates: true,
-                sender_dominates: true,
-                encrypted: draft.event_type == "m.room.encrypted",
-                at: rulings::at(hour),
-                via: Door::Client,
-                direction: Direction::Within,
-                target: target.clone(),
-                ..Context::default()
-            },
-        });
-        if ruling.allowed {
-            return Ok(());
-        }
-        let what = if draft.event_type.is_empty() { "this" } else { draft.event_type.as_str() };
-        self.refuse(action.as_str(), &user.id, facts.id.as_str(), &ruling.why);
-        Err(forbidden(format!("you may not send {what} here: {}", ruling.why)))
+        let room = facts.seen(standing, rooms)?;
+        let resource = if action == Action::Invite {
+            Resource::Room(room)
+        } else {
+            let size = u32::try_from(draft.content.get().len()).unwrap_or(u32::MAX);
+            Resource::Event(Arc::new(decide::Event {
+                id: String::new(),
+                r#type: draft.event_type.clone(),
+                kind: kind_of(&draft.event_type, draft.state_key.is_some(), content),
+                room,
+                sender: user.clone(),
+                label: said.map(|said| text_of(standing, said)),
+                has_media: shows_file(content),
+                size: if standing.is_particular { size } else { 0 },
+            }))
+        };
+        // That the sender is cleared for it, and the invited for the room, was found out before.
+        let mut question = within(user.clone(), action, resource, true);
+        question.context.sender_dominates = true;
+        question.context.encrypted = draft.event_type == "m.room.encrypted";
+        question.context.target = target;
+        Ok(Some(question))
     }
+}
+
+/// What somebody wants to say, and where.
+#[derive(Clone, Copy)]
+struct Saying<'a> {
+    facts: &'a RoomFacts,
+    user: &'a Arc<decide::User>,
+    draft: &'a Draft,
+    said: Option<&'a Label>,
+    content: &'a Map<String, Value>,
 }
 
 /// What may not be done in a labelled room, because it would let in, or tell, servers and people that nobody asked about.

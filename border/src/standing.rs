@@ -5,30 +5,26 @@ use crate::{
     Error,
     facts::{EventFacts, RoomFacts},
     limits,
-    rulings::{Key, Ruling},
+    rulings::Ruling,
     settings::{DeviceEntry, Directory, FILE, Hours, PeerEntry, UserEntry, Wrong},
 };
-use dashmap::DashMap;
 use postern_graph::{
-    EventNum, Graph, RoomNum, UserNum,
+    EventNum, Graph, RoomNum,
     codec::Json,
     schema::{Clearances, PeerTable},
 };
 use postern_guards::Guards;
 use postern_policy::{
     Clearance, Label, Policies, Resolved, ResolvedClearance,
-    decide::{self, Accepted, Base, Decider},
+    decide::{self, Accepted, Base, Decider, Question},
     spif::Spif,
 };
 use postern_rooms::glob::Glob;
 use quick_cache::sync::Cache;
-use ruma::{DeviceId, OwnedRoomId, OwnedServerName, ServerName, UserId};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
 };
 
 /// Users among the kinds of holders in `schema::Clearances`; the others are devices.
@@ -62,17 +58,15 @@ pub(crate) struct Standing {
     ordinary: UserGrant,
     pub(crate) rooms: Cache<RoomNum, Arc<RoomFacts>>,
     pub(crate) events: Cache<(EventNum, bool), Arc<EventFacts>>,
-    pub(crate) rulings: Cache<Key, Arc<Ruling>>,
-    pub(crate) holders: Cache<(UserNum, String), Arc<Holder>>,
-    /// Labels and sets of findings, numbered.
-    numbers: DashMap<String, u32>,
-    next_number: AtomicU32,
+    pub(crate) rulings: Cache<Question, Arc<Ruling>>,
+    pub(crate) holders: Cache<Party, Arc<Holder>>,
 }
 
 /// Another server.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    pub(crate) accredited: bool,
+    /// Whether it is written down.
+    pub(crate) is_known: bool,
     /// What it may see: its own clearance, and that of the link to it.
     pub(crate) clearance: Arc<ResolvedClearance>,
     /// Up to what its events are believed.
@@ -100,8 +94,11 @@ pub(crate) struct Holder {
     pub(crate) user: Arc<decide::User>,
 }
 
-/// What is known of a local user's account.
-pub(crate) struct Account {
+/// Who a user of this server is: on which device, and what is known of their account.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Party {
+    pub(crate) user: OwnedUserId,
+    pub(crate) device: String,
     pub(crate) admin: bool,
     pub(crate) guest: bool,
 }
@@ -257,8 +254,6 @@ impl Standing {
             events: Cache::new(limits::EVENTS_IN_MEMORY),
             rulings: Cache::new(limits::RULINGS_IN_MEMORY),
             holders: Cache::new(limits::HOLDERS_IN_MEMORY),
-            numbers: DashMap::new(),
-            next_number: AtomicU32::new(0),
         })
     }
 
@@ -268,7 +263,7 @@ impl Standing {
             return peer.clone();
         }
         Arc::new(Peer {
-            accredited: false,
+            is_known: false,
             clearance: self.unknown.clone(),
             accreditation: self.unknown.clone(),
             default_label: None,
@@ -284,48 +279,38 @@ impl Standing {
         self.peers.iter()
     }
 
-    /// A user of this server on a device, none for what the user may see anywhere.
-    pub(crate) fn holder(
-        &self,
-        server: &ServerName,
-        user: &UserId,
-        device: &DeviceId,
-        account: &Account,
-    ) -> Holder {
-        let found = self.users.iter().find(|(id, _)| id.matches(user.as_str()));
+    /// A user of this server on a device; none for what the user may see anywhere.
+    pub(crate) fn holder(&self, party: Party) -> Arc<Holder> {
+        if let Some(holder) = self.holders.get(&party) {
+            return holder;
+        }
+        let found = self.users.iter().find(|(id, _)| id.matches(party.user.as_str()));
         let grant = found.map_or(&self.ordinary, |(_, grant)| grant);
         let on = |(id, of, _): &&(Glob, Glob, Arc<ResolvedClearance>)| {
-            id.matches(device.as_str()) && of.matches(user.as_str())
+            id.matches(&party.device) && of.matches(party.user.as_str())
         };
         let clearance = match self.devices.iter().find(on) {
             Some((_, _, clearance)) => Arc::new(grant.clearance.meet(clearance)),
             None => grant.clearance.clone(),
         };
-        let server = Arc::new(decide::Server {
-            name: server.to_string(),
+        let server = decide::Server {
+            name: party.user.server_name().to_string(),
             local: true,
             accredited: true,
             ..decide::Server::default()
-        });
+        };
         let user = decide::User {
-            id: user.to_string(),
-            server,
-            admin: account.admin,
-            guest: account.guest,
+            id: party.user.to_string(),
+            server: Arc::new(server),
+            admin: party.admin,
+            guest: party.guest,
             roles: grant.roles.clone(),
             clearance: grant.text.clone(),
             device: None,
         };
-        Holder { clearance, user: Arc::new(user) }
-    }
-
-    /// The number of a label or a set of findings under this standing.
-    pub(crate) fn number(&self, name: &str) -> u32 {
-        if let Some(number) = self.numbers.get(name) {
-            return *number;
-        }
-        let next = || self.next_number.fetch_add(1, Ordering::Relaxed);
-        *self.numbers.entry(name.to_owned()).or_insert_with(next)
+        let holder = Arc::new(Holder { clearance, user: Arc::new(user) });
+        self.holders.insert(party, holder.clone());
+        holder
     }
 
     /// The label of an object, resolved; why it means nothing here if it does not.
@@ -371,7 +356,7 @@ fn read_peer(
     }
     let default_label = reader.label(&format!("{place}: default_label"), entry.default_label.as_deref());
     Peer {
-        accredited: entry.accredited,
+        is_known: true,
         clearance: link.map_or_else(|| own.clone(), |(link, _)| Arc::new(own.meet(link))),
         accreditation: link
             .map_or_else(|| accreditation.clone(), |(link, _)| Arc::new(accreditation.meet(link))),

@@ -101,7 +101,16 @@ pub trait Gate: Send + Sync + Debug {
     ) -> Result<Option<String>, Error>;
 
     /// Why a local user may not be in a room of another server, with the content of its create event as far as that is known.
-    fn may_enter_elsewhere(&self, user: &UserId, create: Option<&RawValue>) -> Option<String>;
+    ///
+    /// # Errors
+    /// The store's.
+    fn may_enter_elsewhere(
+        &self,
+        rooms: &Rooms,
+        user: &UserId,
+        room: &RoomId,
+        create: Option<&RawValue>,
+    ) -> Result<Option<String>, Error>;
 
     /// Whether a user may read an event which the rules of its room let them see.
     ///
@@ -158,8 +167,14 @@ impl Rooms {
     /// # Errors
     /// [`Error::Forbidden`] if a local user may not be in a room of another server, with the content of its create event as far
     /// as that is known.
-    pub fn check_entry_elsewhere(&self, user: &UserId, create: Option<&RawValue>) -> Result<(), Error> {
-        match self.gate().and_then(|gate| gate.may_enter_elsewhere(user, create)) {
+    pub fn check_entry_elsewhere(
+        &self,
+        user: &UserId,
+        room: &RoomId,
+        create: Option<&RawValue>,
+    ) -> Result<(), Error> {
+        let refused = self.gate().map(|gate| gate.may_enter_elsewhere(self, user, room, create));
+        match refused.transpose()?.flatten() {
             None => Ok(()),
             Some(why) => Err(Error::Forbidden(why)),
         }
@@ -248,7 +263,7 @@ impl Rooms {
             Asker::Server(server) => Ok(self.form_for(server, event)? == Form::Whole),
             Asker::User(Some(user_id)) => match self.user(user_id)? {
                 Some(user) => self.may_read(&Viewer { user, user_id, device_id: "" }, event),
-                None => Ok(self.gate().is_none()),
+                None => self.may_enter(None, event.record.room, Entry::Look),
             },
             // Such a room has no label.
             Asker::User(None) => self.may_enter(None, event.record.room, Entry::Look),

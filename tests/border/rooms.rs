@@ -124,3 +124,72 @@ fn the_form_of_an_event_stays_what_it_was_when_clearances_change() {
     assert_eq!(content(&bob, &room, &after)["body"], "after");
     assert_eq!(content(&bob, &room, &before), json!({}), "what left redacted stays so");
 }
+
+#[test]
+fn without_a_directory_pictures_of_rooms_and_people_are_everybodys() {
+    let [here, there] = postern_world::pair(crate::PROGRAM);
+    let (alice, bob) = (here.register("alice"), there.register("bob"));
+    let room = alice.create_public_room();
+    let picture = alice.upload("image/png", None, b"a picture of the room");
+    alice.set_state(&room, "m.room.avatar", "", json!({ "url": picture }));
+    let path = format!("/_matrix/client/v1/media/download/{}", picture.trim_start_matches("mxc://"));
+    // Bob is not in the room: he has it from the directory.
+    assert_eq!(bob.loose().get(&path).bytes().as_ref(), b"a picture of the room");
+}
+
+#[test]
+fn files_go_where_a_message_that_shows_them_may_go() {
+    let (high, low) = high_and_low();
+    let (alice, bob) = (high.register("alice"), low.register("bob"));
+    let room = mixed_room(&alice, &bob);
+    join_by(&bob, &room, &high.server);
+    let since = bob.now();
+    let show = |bytes: &[u8], class: &str| {
+        let uri = alice.upload("text/plain", None, bytes);
+        let content =
+            json!({ "msgtype": "m.file", "body": "file", "url": uri, "io.postern.label": label(class) });
+        (alice.send(&room, "m.room.message", content), uri)
+    };
+    let (_, secret) = show(b"the canary sings", "CONFIDENTIAL");
+    let (shown, open) = show(b"lunch at noon", "INTERNAL");
+    bob.sync_until_event(&since, &room, &shown);
+    let get = |uri: &str| {
+        bob.loose().get(&format!("/_matrix/client/v1/media/download/{}", uri.trim_start_matches("mxc://")))
+    };
+    assert_eq!(get(&open).bytes().as_ref(), b"lunch at noon");
+    let (refused, missing) = (get(&secret), get(&format!("mxc://{}/nothing", high.server.name())));
+    assert_eq!((refused.status(), refused.body()), (missing.status(), missing.body()), "it looks like none");
+}
+
+#[test]
+fn a_policy_tells_messages_from_their_edits() {
+    let (here, there) = (Seat::take(), Seat::take());
+    let high = Enclave::start(&here, "Company INTERNAL", &[Peer(&there, "Company INTERNAL", "")], "");
+    let low = Enclave::start(&there, "Company INTERNAL", &[Peer(&here, "Company INTERNAL", "")], "");
+    let policy = "@id(\"no-edits\") forbid (principal is Server, action == Action::\"release\", resource is Event)\n\
+                  when { resource.kind == Kind::\"edit\" };";
+    high.write("policies/edits.cedar", policy);
+    assert!(high.reread().contains("the border was read again"));
+    let (alice, bob) = (high.register("alice"), low.register("bob"));
+    let room = alice.create_room(json!({
+        "creation_content": { "io.postern.label": label("INTERNAL") },
+        "invite": [bob.id()],
+    }));
+    join_by(&bob, &room, &high.server);
+    let since = bob.now();
+    let first = alice.send_text(&room, "first");
+    let edit = alice.send(
+        &room,
+        "m.room.message",
+        json!({
+            "msgtype": "m.text", "body": "* changed",
+            "m.new_content": { "msgtype": "m.text", "body": "changed" },
+            "m.relates_to": { "rel_type": "m.replace", "event_id": first },
+        }),
+    );
+    let last = alice.send_text(&room, "last");
+    bob.sync_until_event(&since, &room, &last);
+    assert_eq!(content(&bob, &room, &first)["body"], "first");
+    assert_eq!(content(&bob, &room, &edit), json!({}), "redacted");
+    assert_eq!(content(&bob, &room, &last)["body"], "last");
+}

@@ -95,7 +95,7 @@ impl Federation {
         }
         // What the room is, is told only now; nobody here is in it before it is taken over.
         let create = answer.state.iter().find_map(|event| create_content(event));
-        if let Err(refused) = self.0.rooms.check_entry_elsewhere(user, create.as_deref()) {
+        if let Err(refused) = self.0.rooms.check_entry_elsewhere(user, room, create.as_deref()) {
             if let Err(error) = self.leave_by(server, user, room, Map::new()).await {
                 tracing::warn!(%error, %room, "a room that may not be entered cannot be left either");
             }

@@ -43,7 +43,11 @@ pub(super) fn routes() -> Router<Federation> {
 /// The room that a user of the asking server enters or leaves by this one. One that the server may not know and one that is
 /// not here look the same. As long as the room's state is not whole here, the other server does better by others, as if
 /// this one did not know the room.
-fn room_to_enter(federation: &Federation, origin: &ServerName, room: &RoomId) -> Result<RoomNum, ApiError> {
+pub(super) fn room_to_enter(
+    federation: &Federation,
+    origin: &ServerName,
+    room: &RoomId,
+) -> Result<RoomNum, ApiError> {
     let rooms = &federation.0.rooms;
     let number = match rooms.room(room)? {
         Some(number) if rooms.may_know(origin, number)? => number,
@@ -334,7 +338,7 @@ async fn invited(
         federation.check_acl(number, origin)?;
     }
     let create = invite.invite_room_state.iter().find_map(|event| create_content(event));
-    rooms.check_entry_elsewhere(&target, create.as_deref())?;
+    rooms.check_entry_elsewhere(&target, room, create.as_deref())?;
     // The sender's server has signed it before this one does.
     federation.verify(&version, pdu.clone(), origin).await.map_err(refused)?;
     rooms.cosign(version.id.as_str(), &mut pdu)?;

@@ -92,9 +92,7 @@ async fn exchange(
             "the invited user is not of the asking server, or the inviting not of this",
         ));
     }
-    let number =
-        rooms.room(&room)?.ok_or_else(|| ApiError::not_found("the room is not known to this server"))?;
-    federation.check_acl(number, &origin)?;
+    super::serve::room_to_enter(&federation, &origin, &room)?;
     federation
         .invite_bound(&room, &sender, &target, content.third_party_invite.signed)
         .await
