@@ -87,8 +87,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let for_servers =
         bind_all(&config.listeners.federation, &config.listeners.federation_tls, tls.as_ref()).await?;
     // Other servers are answered where clients are, too: behind one proxy, as is usual.
-    let router = with_layers(postern_client::router(api.clone()).merge(federation.router()), &config)
-        .merge(health::routes(graph.clone(), stopping.clone()));
+    let for_officers = postern_admin::router(api.clone(), border.clone());
+    let router = postern_client::router(api.clone()).merge(federation.router()).merge(for_officers);
+    let router = with_layers(router, &config).merge(health::routes(graph.clone(), stopping.clone()));
     let server = |router| {
         Arc::new(Server::new(router, &config.listeners.trusted_proxies, &config.limits, stopping.clone()))
     };
@@ -107,6 +108,12 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         }
     }
     tasks.spawn(border.clone().keep(stopping.clone()));
+    let (unfinished, rooms) = (border.clone(), api.rooms.clone());
+    tasks.spawn(async move {
+        if let Err(error) = unfinished.finish_releases(&rooms).await {
+            tracing::error!(%error, "releases that were decided cannot be finished");
+        }
+    });
     let followers = postern_client::start(&api);
     let sending = config.federation.enabled.then(|| federation.start()).transpose()?;
     let addresses: Vec<String> =
@@ -278,7 +285,7 @@ async fn until_stopped(tls: Option<&Tls>, federation: &Federation, border: &Bord
                         tracing::error!(%error, "the old certificates for other servers stay in use");
                     }
                 }
-                match border.reload() {
+                match border.reload().await {
                     Ok(()) => tracing::info!("the border was read again"),
                     Err(error) => tracing::error!(%error, "the border stays as it was"),
                 }

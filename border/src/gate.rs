@@ -46,7 +46,7 @@ pub(crate) fn why_not(standing: &Standing, clearance: &ResolvedClearance, label:
 
 impl Border {
     /// Whether a server is spoken with now.
-    fn speaks(standing: &Standing, server: &ServerName) -> bool {
+    pub(crate) fn speaks(standing: &Standing, server: &ServerName) -> bool {
         let peer = standing.peer(server);
         let now = now_ms();
         (peer.is_known || standing.base == decide::Base::Open)
@@ -132,7 +132,7 @@ impl Border {
     }
 
     /// The event as policies see it.
-    fn resource(
+    pub(crate) fn resource(
         &self,
         standing: &Standing,
         rooms: &Rooms,

@@ -13,6 +13,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
 };
+use utoipa::ToSchema;
 
 /// The file in the directory that says who is who.
 pub const FILE: &str = "border.toml";
@@ -69,10 +70,11 @@ pub struct PolicySettings {
 }
 
 /// Another server.
-#[derive(Debug, Clone, Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Deserialize, serde::Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeerEntry {
     /// Its name.
+    #[schema(value_type = String)]
     pub name: OwnedServerName,
     /// Whether policies count it as accredited. One that is not is known, and may be spoken with where policies say so.
     #[serde(default = "yes")]
@@ -91,6 +93,7 @@ pub struct PeerEntry {
     pub link: Option<String>,
     /// The only rooms it may be in; without, all that its clearance allows.
     #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
     pub rooms: Option<BTreeSet<OwnedRoomId>>,
     /// The label of its events that say none, as text; without, that of the room.
     #[serde(default)]
@@ -108,7 +111,7 @@ const fn yes() -> bool {
 }
 
 /// A stretch of the week.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hours {
     /// 1 is Monday, 7 is Sunday.
@@ -145,7 +148,7 @@ pub struct LinkEntry {
 }
 
 /// Users of this server.
-#[derive(Debug, Clone, Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Deserialize, serde::Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserEntry {
     /// A user's id, or a pattern with `*`. Of several that fit, the first counts.
@@ -159,7 +162,7 @@ pub struct UserEntry {
 }
 
 /// Devices of users of this server.
-#[derive(Debug, Clone, Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Deserialize, serde::Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceEntry {
     /// A device's id, or a pattern with `*`.

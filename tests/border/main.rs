@@ -5,6 +5,7 @@
 mod enclaves;
 mod inside;
 mod labels;
+mod officers;
 mod rooms;
 
 /// The program under test.
