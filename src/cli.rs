@@ -30,6 +30,12 @@ enum Command {
     Backup(BackupCommand),
     /// Examine the database and report what is wrong with it. It is not changed; the server has to be stopped.
     Doctor,
+    /// Check, test, explain and compare the policies of the border, and sign bundles of them.
+    #[command(subcommand)]
+    Policy(postern_policy::command::PolicyCommand),
+    /// Look into bundles for enclaves without a network between them, and make the keys of their links.
+    #[command(subcommand)]
+    Bundle(postern_bundles::command::Command),
     /// Ask the running server of this configuration whether it is ready; ends with 0 if it is.
     Health,
 }
@@ -129,6 +135,17 @@ pub fn run() -> ExitCode {
             load().map_or_else(|code| code, |loaded| maintain::backup(command, &loaded.config))
         }
         Command::Doctor => load().map_or_else(|code| code, |loaded| maintain::doctor(&loaded.config)),
+        Command::Policy(command) => {
+            let (mut input, mut out, mut err) =
+                (std::io::stdin().lock(), std::io::stdout().lock(), std::io::stderr().lock());
+            postern_policy::command::run(&command, &mut input, &mut out, &mut err).into()
+        }
+        Command::Bundle(command) => {
+            match postern_bundles::command::run(&command, &mut std::io::stdout().lock()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&error),
+            }
+        }
         Command::Health => load().map_or_else(|code| code, |loaded| health(&loaded.config)),
         Command::Serve => load().map_or_else(|code| code, |loaded| start(loaded.config)),
     }
