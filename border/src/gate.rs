@@ -381,6 +381,11 @@ impl Gate for Border {
         self.0.requests.take(server, rate)
     }
 
+    fn writes_to_strangers(&self, _: &ServerName) -> bool {
+        // As everywhere in Matrix. Elsewhere what says nothing of its label goes where a room goes, too.
+        self.standing().base == decide::Base::Open
+    }
+
     fn knows(&self, rooms: &Rooms, server: &ServerName, room: RoomNum) -> Result<bool, RoomsError> {
         self.may_know(&self.standing(), rooms, server, room).map_err(told)
     }
