@@ -11,6 +11,7 @@ mod files;
 mod gate;
 mod ledger;
 pub mod limits;
+mod open;
 mod records;
 mod releases;
 mod requests;

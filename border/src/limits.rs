@@ -18,7 +18,7 @@ pub const FORMS_IN_MEMORY: usize = 200_000;
 pub const REFUSALS: usize = 100_000;
 /// Refusals that may wait for being written down; more are counted only.
 pub const PENDING_REFUSALS: usize = 10_000;
-/// Events showing a file that are looked at for one that lets it out.
+/// Events showing a file, the first ones, that are looked at for one that lets it out.
 pub const SHOWING_EVENTS: usize = 200;
 /// Rooms of an uploader that are looked at for a file that no event shows.
 pub const UPLOADERS_ROOMS: usize = 5_000;

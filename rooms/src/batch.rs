@@ -3,7 +3,7 @@
 //! A batch is made while the room's lane is held. It sees what it has added itself (a room is created in one batch),
 //! and nothing of it exists until [`Batch::commit`].
 
-use crate::{Error, Event, limits, rooms::Rooms, version::Version};
+use crate::{Error, Event, event::redacts_in, limits, rooms::Rooms, version::Version};
 use postern_graph::{
     Commit, EventNum, NameKind, Pos, RoomNum, Root, Seq, StateKeyNum, TypeNum, UserNum,
     codec::Raw,
@@ -182,8 +182,9 @@ impl<'r> Batch<'r> {
         };
         let mut passed = draft.clone();
         let mut related = self.rooms.related_by(self.room_id(), &draft.content)?;
-        if let Some(target) = &draft.redacts {
-            related.extend(self.event_by_id(target)?.filter(|event| event.record.room == self.room));
+        let redacts = draft.redacts.clone().or_else(|| redacts_in(&draft.event_type, &draft.content));
+        if let Some(target) = redacts {
+            related.extend(self.event_by_id(&target)?.filter(|event| event.record.room == self.room));
         }
         gate.saying(self.rooms, &create, sender, &mut passed, &related)?;
         Ok(Some(passed))

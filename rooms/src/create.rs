@@ -3,6 +3,7 @@
 use crate::{
     Error,
     batch::{Batch, Draft},
+    gate::LABEL,
     limits,
     membership::profile,
     rooms::Rooms,
@@ -121,6 +122,12 @@ impl Rooms {
     ) -> Result<Batch<'_>, Error> {
         let rules = &version.rules.authorization;
         let mut content = creation_content.clone();
+        if !version.rules.redaction.keep_room_create_content && content.contains_key(LABEL) {
+            return Err(Error::forbidden(format!(
+                "a room of version {} cannot have a label, which redaction would take away: 11 or later can",
+                version.id
+            )));
+        }
         if rules.additional_room_creators {
             check_creators(&content)?;
         }

@@ -15,6 +15,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
 
+/// The content key of labels, in create events and others.
+pub const LABEL: &str = "io.postern.label";
 /// The content key of the salt that keeps a redacted copy from being guessed: with it, nobody who knows the hash of
 /// an event's content can find out by trying what the content was.
 pub const SALT: &str = "io.postern.salt";
@@ -220,13 +222,13 @@ impl Rooms {
         self.gate().map_or(Ok(true), |gate| gate.may_fetch(self, asker, media))
     }
 
-    /// The events that show a file, `server/id`, the latest first, at most so many.
+    /// The events that show a file, `server/id`, the first ones, at most so many.
     ///
     /// # Errors
     /// The store's.
     pub fn events_showing(&self, media: &str, most: usize) -> Result<Vec<Arc<Event>>, Error> {
         let shown = self.graph.scan::<MediaReferences, _>(&(media.to_owned(),));
-        shown.reverse().iter().take(most).map(|entry| self.event(entry?.0.1)).collect()
+        shown.iter().take(most).map(|entry| self.event(entry?.0.1)).collect()
     }
 
     /// Waits until what was released may leave.
