@@ -107,6 +107,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         }
     }
     tasks.spawn(border.clone().keep(stopping.clone()));
+    tasks.spawn(border.clone().keep_acls(api.rooms.clone(), stopping.clone()));
     let followers = postern_client::start(&api);
     let sending = config.federation.enabled.then(|| federation.start()).transpose()?;
     let addresses: Vec<String> =

@@ -4,6 +4,7 @@
 //! can set aside; Cedar policies decide the rest. What leaves is in the disclosure ledger before it leaves, and stays what it
 //! was; what is refused is kept with its reason.
 
+mod acls;
 mod admission;
 mod error;
 mod facts;
@@ -11,6 +12,7 @@ mod files;
 mod gate;
 mod ledger;
 pub mod limits;
+mod policy_server;
 mod requests;
 mod rulings;
 mod saying;
@@ -25,6 +27,7 @@ pub use settings::{Directory, Wrong};
 
 use arc_swap::ArcSwap;
 use ledger::Ledger;
+use policy_server::PolicyKey;
 use postern_graph::{EventNum, Graph, codec::Raw, schema::ServerState};
 use postern_media::Media;
 use postern_policy::decide::Accepted;
@@ -34,6 +37,7 @@ use requests::Requests;
 use ruma::{OwnedServerName, ServerName};
 use standing::Standing;
 use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How often what was refused is written down.
@@ -53,6 +57,9 @@ pub(crate) struct Inner {
     standing: ArcSwap<Standing>,
     pub(crate) ledger: Ledger,
     pub(crate) requests: Requests,
+    pub(crate) policy_key: PolicyKey,
+    /// The rooms' access control lists have to be looked at.
+    pub(crate) acls_stale: Notify,
     /// Refusals that were told of lately, and when.
     pub(crate) told: Cache<(String, String, String), u64>,
 }
@@ -75,12 +82,14 @@ impl Border {
         Ok(Self(Arc::new(Inner {
             server: server.to_owned(),
             ledger: Ledger::new(graph.clone()),
-            graph,
             users,
             media,
             directory,
             standing: ArcSwap::from_pointee(standing),
             requests: Requests::default(),
+            policy_key: PolicyKey::load(&graph, server)?,
+            acls_stale: Notify::new(),
+            graph,
             told: Cache::new(limits::REFUSALS_TOLD),
         })))
     }
@@ -95,6 +104,7 @@ impl Border {
         let standing = Standing::load(&self.0.server, directory, &self.0.graph, now.bundle.as_ref())?;
         keep_bundle(&self.0.graph, &standing)?;
         self.0.standing.store(Arc::new(standing));
+        self.look_at_acls();
         Ok(())
     }
 

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admission;
 mod enclaves;
 mod inside;
 mod labels;
+mod policy_server;
 mod rooms;
 
 /// The program under test.
