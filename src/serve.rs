@@ -114,6 +114,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             tracing::error!(%error, "releases that were decided cannot be finished");
         }
     });
+    tasks.spawn(border.clone().keep_acls(api.rooms.clone(), stopping.clone()));
     let followers = postern_client::start(&api);
     let sending = config.federation.enabled.then(|| federation.start()).transpose()?;
     let addresses: Vec<String> =

@@ -78,6 +78,7 @@ impl From<Error> for Failure {
             Error::Rooms(error) => error.into(),
             Error::Users(error) => error.into(),
             Error::Media(error) => error.into(),
+            Error::PolicyKey(why) => ApiError::internal(&why),
         })
     }
 }

@@ -6,14 +6,14 @@ use crate::{
     rulings::{across, hour, rule, user_of, within},
     standing::{Holder, Party, Peer, Standing},
 };
-use postern_graph::RoomNum;
+use postern_graph::{EventNum, RoomNum};
 use postern_policy::{
     ResolvedClearance,
     decide::{self, Action, Resource},
 };
 use postern_rooms::{
     Asker, CreateRoom, Draft, Entry, Error as RoomsError, Event, Form, Gate, Later, Rooms, now_ms,
-    view::Viewer,
+    version::Version, view::Viewer,
 };
 use ruma::{RoomId, ServerName, UserId};
 use serde_json::{json, value::RawValue};
@@ -105,14 +105,17 @@ impl Border {
         event: &Event,
     ) -> Result<Arc<EventFacts>, Error> {
         let place = (event.num, event.record.redacted_by.is_some());
-        if let Some(known) = standing.events.get(&place) {
+        let is_stored = event.num != EventNum::UNPLACED;
+        if is_stored && let Some(known) = standing.events.get(&place) {
             return Ok(known);
         }
         let server = event.sender().server_name();
         let peer = (server != rooms.server_name()).then(|| standing.peer(server));
         let default = peer.as_ref().and_then(|peer| peer.default_label.as_ref());
         let known = Arc::new(EventFacts::of(standing, rooms, facts, event, default)?);
-        standing.events.insert(place, known.clone());
+        if is_stored {
+            standing.events.insert(place, known.clone());
+        }
         Ok(known)
     }
 
@@ -271,6 +274,19 @@ impl Border {
         Ok(Some(format!("you are not cleared for this room: {why}")))
     }
 
+    /// Whether a user may come into a labelled room uninvited.
+    fn is_cleared(
+        &self,
+        standing: &Standing,
+        rooms: &Rooms,
+        user: &UserId,
+        room: RoomNum,
+    ) -> Result<bool, Error> {
+        let facts = room_facts(standing, rooms, room)?;
+        // Of what has no label, who is cleared says nothing.
+        Ok(!facts.is_unlabelled() && self.may_join(standing, rooms, user, &facts)?.is_ok())
+    }
+
     /// Whether a user may be in a room, or why not.
     pub(crate) fn may_join(
         &self,
@@ -300,7 +316,12 @@ impl Border {
     }
 
     /// Why an event of another server is not let in.
-    fn kept_out(&self, standing: &Standing, rooms: &Rooms, event: &Event) -> Result<Option<String>, Error> {
+    pub(crate) fn kept_out(
+        &self,
+        standing: &Standing,
+        rooms: &Rooms,
+        event: &Event,
+    ) -> Result<Option<String>, Error> {
         let facts = room_facts(standing, rooms, event.record.room)?;
         if self.is_plain(standing, rooms, &facts, event)? {
             return Ok(None);
@@ -424,6 +445,27 @@ impl Gate for Border {
         create: Option<&RawValue>,
     ) -> Result<Option<String>, RoomsError> {
         self.enters_elsewhere(&self.standing(), rooms, user, room, create).map_err(told)
+    }
+
+    fn policy_key(&self) -> String {
+        self.0.policy_key.public()
+    }
+
+    fn is_policy_server(&self) -> bool {
+        self.standing().policy_server
+    }
+
+    fn recommended(
+        &self,
+        rooms: &Rooms,
+        version: &Version,
+        event: &Event,
+    ) -> Result<Result<String, String>, RoomsError> {
+        self.recommends(&self.standing(), rooms, version, event).map_err(told)
+    }
+
+    fn clears(&self, rooms: &Rooms, user: &UserId, room: RoomNum) -> Result<bool, RoomsError> {
+        self.is_cleared(&self.standing(), rooms, user, room).map_err(told)
     }
 
     fn may_read(&self, rooms: &Rooms, viewer: &Viewer<'_>, event: &Event) -> Result<bool, RoomsError> {

@@ -22,6 +22,10 @@ pub const PENDING_REFUSALS: usize = 10_000;
 pub const SHOWING_EVENTS: usize = 200;
 /// Rooms of an uploader that are looked at for a file that no event shows.
 pub const UPLOADERS_ROOMS: usize = 5_000;
+/// Rooms whose access control lists are looked at before others get their turn.
+pub const ACLS_AT_ONCE: usize = 500;
+/// Members who are asked for, one after the other, to set the access control list of a room.
+pub const ACL_KEEPERS: usize = 3;
 /// Refusals of which it is remembered that they were told of.
 pub const REFUSALS_TOLD: usize = 10_000;
 /// Servers in the table that administrators write.

@@ -29,6 +29,7 @@ mod outbox;
 mod peers;
 mod places;
 mod policy;
+mod policy_server;
 mod ring;
 #[cfg(test)]
 mod scene;
@@ -173,10 +174,12 @@ impl Federation {
             .merge(user_keys::routes())
             .merge(lookups::routes())
             .merge(files::routes())
+            .merge(policy_server::routes())
             .route_layer(axum::middleware::from_fn_with_state(self.clone(), origin::check));
         Router::new()
             .merge(key_server::routes())
             .merge(lookups::open_routes())
+            .merge(policy_server::open_routes())
             .merge(memberships::open_routes())
             .merge(of_servers)
             .method_not_allowed_fallback(|| async {

@@ -172,7 +172,10 @@ impl<'r> Batch<'r> {
     /// Builds and signs an event on top of the room as it is, as the gate lets it pass.
     pub(crate) fn draft(&self, sender: &UserId, draft: &Draft) -> Result<(OwnedEventId, String), Error> {
         let passed = self.passed(sender, draft)?;
-        self.seal(self.build(sender, passed.as_ref().unwrap_or(draft))?)
+        let draft = passed.as_ref().unwrap_or(draft);
+        let (id, json) = self.seal(self.build(sender, draft)?)?;
+        let json = self.recommended_here(draft, &id, json)?;
+        Ok((id, json))
     }
 
     /// What the gate makes of what a local user wants to say.

@@ -250,7 +250,8 @@ impl Rooms {
             let mut batch = self.batch(room)?;
             batch.add(user, &tombstone)?;
             close(&mut batch, user)?;
-            let Some(policy) = self.policy_server(room)? else { return Ok((lane, batch)) };
+            let policy = self.policy_server(room)?.filter(|policy| !self.is_policy_server(policy));
+            let Some(policy) = policy else { return Ok((lane, batch)) };
             let levels = self.state(room, "m.room.power_levels", "")?.map(|event| event.num);
             let version = batch.version.clone();
             let mut closing = Vec::with_capacity(batch.order.len());
@@ -426,8 +427,9 @@ fn default_power_levels(batch: &Batch<'_>, creator: &UserId, request: &CreateRoo
 }
 
 /// State that an upgraded room takes over from its predecessor.
-const COPIED: [&str; 12] = [
+const COPIED: [&str; 13] = [
     "m.room.server_acl",
+    "m.room.policy",
     "m.room.encryption",
     "m.room.name",
     "m.room.avatar",

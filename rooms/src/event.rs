@@ -2,7 +2,7 @@
 
 use crate::Error;
 use postern_graph::{
-    EventNum,
+    EventNum, Pos, RoomNum, Root, TypeNum, UserNum,
     event::{EventRecord, MembershipKind},
 };
 use ruma::{
@@ -69,6 +69,29 @@ impl Event {
     ///
     /// # Errors
     /// [`Error::BadJson`] if the JSON is no PDU.
+    /// An event that has no place in its room, and is not stored.
+    pub(crate) fn unplaced(
+        room: RoomNum,
+        room_id: OwnedRoomId,
+        id: OwnedEventId,
+        json: Box<str>,
+    ) -> Result<Self, Error> {
+        let record = EventRecord {
+            room,
+            pos: Pos::MAX,
+            depth: 0,
+            origin_ts: 0,
+            sender: UserNum(0),
+            kind: TypeNum(0),
+            state_key: None,
+            flags: 0,
+            redacted_by: None,
+            state_before: Root::EMPTY,
+            state_after: Root::EMPTY,
+        };
+        Self::from_parts(EventNum::UNPLACED, id, room_id, record, json)
+    }
+
     pub(crate) fn from_parts(
         num: EventNum,
         id: OwnedEventId,

@@ -6,7 +6,7 @@
 //! ([`Gate::admitted`]), whoever comes into a room ([`Gate::knows`], [`Gate::may_enter`]). Without a gate, all that the rules
 //! allow passes.
 
-use crate::{Asker, CreateRoom, Draft, Error, Event, Relation, rooms::Rooms, view::Viewer};
+use crate::{Asker, CreateRoom, Draft, Error, Event, Relation, rooms::Rooms, version::Version, view::Viewer};
 use postern_graph::{RoomNum, schema::MediaReferences};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, RoomId, ServerName, UserId, canonical_json::redact_in_place,
@@ -122,6 +122,29 @@ pub trait Gate: Send + Sync + Debug {
     /// # Errors
     /// The store's.
     fn may_read(&self, rooms: &Rooms, viewer: &Viewer<'_>, event: &Event) -> Result<bool, Error>;
+
+    /// The public key by which this server signs as a policy server, unpadded base64.
+    fn policy_key(&self) -> String;
+
+    /// Whether this server offers itself as a policy server.
+    fn is_policy_server(&self) -> bool;
+
+    /// This server's signature as a policy server under an event that has no place in its room yet, or why there is none.
+    ///
+    /// # Errors
+    /// The store's.
+    fn recommended(
+        &self,
+        rooms: &Rooms,
+        version: &Version,
+        event: &Event,
+    ) -> Result<Result<String, String>, Error>;
+
+    /// Whether a user may join a labelled room because they are cleared for it, where its join rules ask for that.
+    ///
+    /// # Errors
+    /// The store's.
+    fn clears(&self, rooms: &Rooms, user: &UserId, room: RoomNum) -> Result<bool, Error>;
 
     /// Whether a user or a server may have a file, `server/id`.
     ///

@@ -50,7 +50,7 @@ pub use error::Error;
 pub use event::Event;
 pub use gate::{Entry, Form, Gate, LABEL, Later, NEVER_REDACTED, SALT};
 pub use hierarchy::Space;
-pub use membership::MembershipChange;
+pub use membership::{CLEARANCE, MembershipChange};
 pub use partial::Omitted;
 pub use policy::{PolicyServers, Recommendation};
 pub use postern_graph::event::MembershipKind;

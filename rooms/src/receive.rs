@@ -104,6 +104,8 @@ impl Verified {
                     .and_then(CanonicalJsonValue::as_object)
                     .into_iter()
                     .flat_map(|keys| keys.keys())
+                    // It is none of the keys by which the server signs events.
+                    .filter(|key| key.as_str() != crate::policy::KEY)
                     .filter_map(|key| OwnedServerSigningKeyId::try_from(key.as_str()).ok())
                     .take(limits::KEYS_OF_A_SIGNER)
                     .collect();

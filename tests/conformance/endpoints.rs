@@ -47,7 +47,6 @@ const ABSENT: &[(&str, &str, &str)] = &[
     ("GET", "/_matrix/client/v3/initialSync", DEPRECATED),
     ("GET", "/_matrix/client/v3/rooms/{roomId}/initialSync", DEPRECATED),
     ("GET", "/_matrix/client/v1/mutual_rooms", LATER_VERSIONS),
-    ("GET", "/.well-known/matrix/policy_server", LATER_VERSIONS),
     ("GET", "/_matrix/client/v3/notifications", NOTIFICATIONS),
 ];
 
