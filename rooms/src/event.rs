@@ -65,11 +65,10 @@ impl Reference {
 }
 
 impl Event {
-    /// An event from its stored parts.
+    /// An event that has no place in its room, and is not stored.
     ///
     /// # Errors
     /// [`Error::BadJson`] if the JSON is no PDU.
-    /// An event that has no place in its room, and is not stored.
     pub(crate) fn unplaced(
         room: RoomNum,
         room_id: OwnedRoomId,
@@ -92,6 +91,10 @@ impl Event {
         Self::from_parts(EventNum::UNPLACED, id, room_id, record, json)
     }
 
+    /// An event from its stored parts.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] if the JSON is no PDU.
     pub(crate) fn from_parts(
         num: EventNum,
         id: OwnedEventId,
