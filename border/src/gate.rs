@@ -425,6 +425,13 @@ impl Gate for Border {
         self.reads(&self.standing(), rooms, viewer, event).map_err(told)
     }
 
+    fn may_read_all(&self, rooms: &Rooms, user: &UserId, room: RoomNum) -> Result<bool, RoomsError> {
+        let standing = self.standing();
+        let facts = room_facts(&standing, rooms, room).map_err(told)?;
+        let holder = self.holder(&standing, user, "").map_err(told)?;
+        Ok(dominates(&holder.clearance, &facts.ceiling))
+    }
+
     fn may_fetch(&self, rooms: &Rooms, asker: Asker<'_>, media: &str) -> Result<bool, RoomsError> {
         self.fetches(&self.standing(), rooms, asker, media).map_err(told)
     }

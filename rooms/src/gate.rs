@@ -9,7 +9,8 @@
 use crate::{Asker, CreateRoom, Draft, Error, Event, Relation, rooms::Rooms, view::Viewer};
 use postern_graph::{RoomNum, schema::MediaReferences};
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, RoomId, ServerName, UserId, canonical_json::redact_in_place,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, RoomId, ServerName, UserId,
+    canonical_json::redact_in_place,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -119,6 +120,12 @@ pub trait Gate: Send + Sync + Debug {
     /// # Errors
     /// The store's.
     fn may_read(&self, rooms: &Rooms, viewer: &Viewer<'_>, event: &Event) -> Result<bool, Error>;
+
+    /// Whether a user is cleared for all that may be said in a room.
+    ///
+    /// # Errors
+    /// The store's.
+    fn may_read_all(&self, rooms: &Rooms, user: &UserId, room: RoomNum) -> Result<bool, Error>;
 
     /// Whether a user or a server may have a file, `server/id`.
     ///
@@ -254,6 +261,15 @@ impl Rooms {
     /// The store's.
     pub fn may_enter(&self, user: Option<&UserId>, room: RoomNum, entry: Entry) -> Result<bool, Error> {
         Ok(self.gate().map_or(Ok(None), |gate| gate.may_enter(self, user, room, entry))?.is_none())
+    }
+
+    /// The aliases of a room that a user may be told. They have no label of their own, and so that of the room.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn aliases_for(&self, user: &UserId, room: RoomNum) -> Result<Vec<OwnedRoomAliasId>, Error> {
+        let may_see = self.gate().map_or(Ok(true), |gate| gate.may_read_all(self, user, room))?;
+        if may_see { self.aliases(room) } else { Ok(Vec::new()) }
     }
 
     /// Whether what an event says may be told to who asks.
