@@ -6,7 +6,7 @@ use crate::{
     rulings::{across, hour, rule, user_of, within},
     standing::{Holder, Party, Peer, Standing},
 };
-use postern_graph::RoomNum;
+use postern_graph::{RoomNum, event::flags};
 use postern_policy::{
     ResolvedClearance,
     decide::{self, Action, Resource},
@@ -104,7 +104,8 @@ impl Border {
         facts: &RoomFacts,
         event: &Event,
     ) -> Result<Arc<EventFacts>, Error> {
-        let place = (event.num, event.record.redacted_by.is_some());
+        // What it says is another thing once it is redacted, or its content comes.
+        let place = (event.num, event.record.redacted_by.is_some() || event.record.has(flags::COPY));
         if let Some(known) = standing.events.get(&place) {
             return Ok(known);
         }
@@ -191,6 +192,10 @@ impl Border {
         }
         self.0.ledger.form(event.num, server, || {
             let known = self.event_facts(standing, rooms, &facts, event)?;
+            if event.record.has(flags::COPY) {
+                // There is nothing else to be had here. If the content comes, who got the copy keeps it.
+                return Ok((Form::Redacted, 0));
+            }
             if known.is_never_redacted {
                 return Ok((Form::Whole, 0));
             }
@@ -321,6 +326,8 @@ impl Border {
             Ok(label) => label,
             Err(error) => return Ok(Some(error.to_string())),
         };
+        // Told without its content it says nothing that would have to be believed. If that comes, it is looked at again.
+        let is_copy = event.record.has(flags::COPY);
         if let (Some(said), Ok(ceiling)) = (&known.said, &facts.ceiling) {
             let said = match standing.resolve(Some(said)) {
                 Ok(said) => said,
@@ -338,7 +345,7 @@ impl Border {
                 return Ok(Some("its label is below that of what it relates to".to_owned()));
             }
         }
-        let believed = peer.accreditation.dominates(label) || known.is_never_redacted;
+        let believed = is_copy || peer.accreditation.dominates(label) || known.is_never_redacted;
         let resource = self.resource(standing, rooms, &facts, event, &known)?;
         let question = known.asked(across(&peer, Action::Admit, resource, believed));
         let ruling = rule(standing, &self.0.ledger, question);
