@@ -255,6 +255,31 @@ impl Rooms {
         }
     }
 
+    /// # Errors
+    /// [`Error::Forbidden`] if by an event somebody would come into a room who may not.
+    pub(crate) fn check_entry_by(&self, room: RoomNum, draft: &Draft) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Member {
+            membership: String,
+        }
+        let Some(key) = draft.state_key.as_deref().filter(|_| draft.event_type == "m.room.member") else {
+            return Ok(());
+        };
+        let (Ok(user), Ok(content)) =
+            (<&UserId>::try_from(key), serde_json::from_str::<Member>(draft.content.get()))
+        else {
+            return Ok(());
+        };
+        let is_in = self.user(user)?.map_or(Ok(false), |number| self.is_joined(room, number))?;
+        match content.membership.as_str() {
+            // Who is in it changes their name in it.
+            "join" if is_in => Ok(()),
+            "join" | "knock" => self.check_entry(user, room, Entry::Join),
+            "invite" => self.check_entry(user, room, Entry::Invite),
+            _ => Ok(()),
+        }
+    }
+
     /// The same as an answer, for what is left out where it may not be seen.
     ///
     /// # Errors

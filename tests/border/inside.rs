@@ -93,3 +93,24 @@ fn what_is_wrong_in_the_borders_directory_is_told_and_changes_nothing() {
     enclave.reread();
     alice.post("/_matrix/client/v3/createRoom", request).refused(403, "M_FORBIDDEN");
 }
+
+#[test]
+fn a_policy_on_joining_holds_however_somebody_joins() {
+    let enclave = Enclave::start(&Seat::take(), "Company INTERNAL", &[], "");
+    let policy = "@id(\"no-temps\") forbid (principal is User, action == Action::\"join\", resource)\n\
+                  when { principal.localpart like \"temp*\" };";
+    enclave.write("policies/temps.cedar", policy);
+    assert!(enclave.reread().contains("the border was read again"));
+    let (officer, temp) = (enclave.register("officer"), enclave.register("temp"));
+    let room = officer.create_public_room();
+    let joins = |how: postern_world::Answer| {
+        assert_ne!(how.status(), 200, "{}", how.describe());
+        assert!(
+            temp.get("/_matrix/client/v3/joined_rooms").ok()["joined_rooms"].as_array().unwrap().is_empty()
+        );
+    };
+    joins(temp.try_join(&room));
+    let member = json!({ "membership": "join" });
+    joins(temp.try_set_state(&room, "m.room.member", temp.id(), member.clone()));
+    joins(temp.try_knock(&room, ""));
+}
