@@ -6,7 +6,7 @@ use crate::{
     rulings::{across, hour, rule, user_of, within},
     standing::{Holder, Party, Peer, Standing},
 };
-use postern_graph::{EventNum, RoomNum};
+use postern_graph::{EventNum, RoomNum, event::flags};
 use postern_policy::{
     ResolvedClearance,
     decide::{self, Action, Resource},
@@ -104,7 +104,8 @@ impl Border {
         facts: &RoomFacts,
         event: &Event,
     ) -> Result<Arc<EventFacts>, Error> {
-        let place = (event.num, event.record.redacted_by.is_some());
+        // What it says is another thing once it is redacted, or its content comes.
+        let place = (event.num, event.record.redacted_by.is_some() || event.record.has(flags::COPY));
         let is_stored = event.num != EventNum::UNPLACED;
         if is_stored && let Some(known) = standing.events.get(&place) {
             return Ok(known);
@@ -194,6 +195,10 @@ impl Border {
         }
         self.0.ledger.form(event.num, server, || {
             let known = self.event_facts(standing, rooms, &facts, event)?;
+            if event.record.has(flags::COPY) {
+                // There is nothing else to be had here. If the content comes, who got the copy keeps it.
+                return Ok((Form::Redacted, 0));
+            }
             if known.is_never_redacted {
                 return Ok((Form::Whole, 0));
             }
@@ -342,6 +347,8 @@ impl Border {
             Ok(label) => label,
             Err(error) => return Ok(Some(error.to_string())),
         };
+        // Told without its content it says nothing that would have to be believed. If that comes, it is looked at again.
+        let is_copy = event.record.has(flags::COPY);
         if let (Some(said), Ok(ceiling)) = (&known.said, &facts.ceiling) {
             let said = match standing.resolve(Some(said)) {
                 Ok(said) => said,
@@ -359,7 +366,7 @@ impl Border {
                 return Ok(Some("its label is below that of what it relates to".to_owned()));
             }
         }
-        let believed = peer.accreditation.dominates(label) || known.is_never_redacted;
+        let believed = is_copy || peer.accreditation.dominates(label) || known.is_never_redacted;
         let resource = self.resource(standing, rooms, &facts, event, &known)?;
         let question = known.asked(across(&peer, Action::Admit, resource, believed));
         let ruling = rule(standing, &self.0.ledger, question);
@@ -470,6 +477,13 @@ impl Gate for Border {
 
     fn may_read(&self, rooms: &Rooms, viewer: &Viewer<'_>, event: &Event) -> Result<bool, RoomsError> {
         self.reads(&self.standing(), rooms, viewer, event).map_err(told)
+    }
+
+    fn may_read_all(&self, rooms: &Rooms, user: &UserId, room: RoomNum) -> Result<bool, RoomsError> {
+        let standing = self.standing();
+        let facts = room_facts(&standing, rooms, room).map_err(told)?;
+        let holder = self.holder(&standing, user, "").map_err(told)?;
+        Ok(dominates(&holder.clearance, &facts.ceiling))
     }
 
     fn may_fetch(&self, rooms: &Rooms, asker: Asker<'_>, media: &str) -> Result<bool, RoomsError> {

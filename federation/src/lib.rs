@@ -7,6 +7,7 @@
 mod address;
 mod backoff;
 mod connector;
+mod copies;
 mod device_updates;
 mod devices;
 mod discovery;
@@ -79,6 +80,7 @@ pub(crate) struct Parts {
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) taken: transactions::Taken,
     pub(crate) waiting: waiting::Rooms,
+    pub(crate) copies: copies::Copies,
     /// Files that are being fetched: (server, id).
     pub(crate) fetching: DashMap<(OwnedServerName, String), Arc<tokio::sync::Mutex<()>>>,
     pub(crate) resyncs: devices::Resyncs,
@@ -126,6 +128,7 @@ impl Federation {
             ring,
             taken,
             waiting: waiting::Rooms::default(),
+            copies: copies::Copies::default(),
             fetching: DashMap::new(),
             resyncs: devices::Resyncs::default(),
             outbox,

@@ -41,6 +41,8 @@ pub mod flags {
     pub const REJECTED: u8 = 2;
     /// Failed authorization against the current state only: part of the graph, not shown.
     pub const SOFT_FAILED: u8 = 4;
+    /// Told without its content, as its redacted copy, and no redaction says why: the content may come yet.
+    pub const COPY: u8 = 8;
 }
 
 impl EventRecord {

@@ -9,7 +9,8 @@
 use crate::{Asker, CreateRoom, Draft, Error, Event, Relation, rooms::Rooms, version::Version, view::Viewer};
 use postern_graph::{RoomNum, schema::MediaReferences};
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, RoomId, ServerName, UserId, canonical_json::redact_in_place,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, RoomId, ServerName, UserId,
+    canonical_json::redact_in_place,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -146,6 +147,12 @@ pub trait Gate: Send + Sync + Debug {
     /// The store's.
     fn clears(&self, rooms: &Rooms, user: &UserId, room: RoomNum) -> Result<bool, Error>;
 
+    /// Whether a user is cleared for all that may be said in a room.
+    ///
+    /// # Errors
+    /// The store's.
+    fn may_read_all(&self, rooms: &Rooms, user: &UserId, room: RoomNum) -> Result<bool, Error>;
+
     /// Whether a user or a server may have a file, `server/id`.
     ///
     /// # Errors
@@ -274,12 +281,46 @@ impl Rooms {
         }
     }
 
+    /// # Errors
+    /// [`Error::Forbidden`] if by an event somebody would come into a room who may not.
+    pub(crate) fn check_entry_by(&self, room: RoomNum, draft: &Draft) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Member {
+            membership: String,
+        }
+        let Some(key) = draft.state_key.as_deref().filter(|_| draft.event_type == "m.room.member") else {
+            return Ok(());
+        };
+        let (Ok(user), Ok(content)) =
+            (<&UserId>::try_from(key), serde_json::from_str::<Member>(draft.content.get()))
+        else {
+            return Ok(());
+        };
+        let is_in = self.user(user)?.map_or(Ok(false), |number| self.is_joined(room, number))?;
+        match content.membership.as_str() {
+            // Who is in it changes their name in it.
+            "join" if is_in => Ok(()),
+            "join" | "knock" => self.check_entry(user, room, Entry::Join),
+            "invite" => self.check_entry(user, room, Entry::Invite),
+            _ => Ok(()),
+        }
+    }
+
     /// The same as an answer, for what is left out where it may not be seen.
     ///
     /// # Errors
     /// The store's.
     pub fn may_enter(&self, user: Option<&UserId>, room: RoomNum, entry: Entry) -> Result<bool, Error> {
         Ok(self.gate().map_or(Ok(None), |gate| gate.may_enter(self, user, room, entry))?.is_none())
+    }
+
+    /// The aliases of a room that a user may be told. They have no label of their own, and so that of the room.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn aliases_for(&self, user: &UserId, room: RoomNum) -> Result<Vec<OwnedRoomAliasId>, Error> {
+        let may_see = self.gate().map_or(Ok(true), |gate| gate.may_read_all(self, user, room))?;
+        if may_see { self.aliases(room) } else { Ok(Vec::new()) }
     }
 
     /// Whether what an event says may be told to who asks.

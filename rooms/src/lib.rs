@@ -4,6 +4,7 @@
 mod acl;
 mod authorize;
 mod batch;
+mod copies;
 mod create;
 mod directory;
 mod effects;

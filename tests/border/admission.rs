@@ -50,7 +50,8 @@ fn whoever_is_cleared_for_a_room_joins_it_without_an_invite_and_nobody_else_does
     let room = open_room(&alice);
     let (carol, guest) = (high.register("carol"), high.register("guest"));
     carol.join(&room);
-    guest.try_join(&room).refused(403, "M_FORBIDDEN");
+    // To who is not cleared for it, it is not there.
+    guest.try_join(&room).refused(404, "M_NOT_FOUND");
     let bob = low.register("bob");
     join_by(&bob, &room, &high.server);
     let member = bob.state(&room, "m.room.member", bob.id()).ok();

@@ -1,5 +1,7 @@
 //! Enclaves to test with: servers that know each other as peers.
 
+#![allow(dead_code, reason = "several programs of tests have this module, and none uses all of it")]
+
 use crate::PROGRAM;
 use postern_world::{Client, Seat, Server, enc};
 use serde_json::{Value, json};
