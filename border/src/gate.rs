@@ -387,7 +387,7 @@ impl Border {
     pub(crate) fn refuse(&self, action: &'static str, who: &str, what: &str, why: &str) {
         metrics::counter!("postern_border_refused", "action" => action).increment(1);
         // Who tries again and again is told of once an hour.
-        let (place, hour) = ((who.to_owned(), what.to_owned(), why.to_owned()), hour());
+        let (place, hour) = ((action, who.to_owned(), what.to_owned(), why.to_owned()), hour());
         if self.0.told.get(&place) == Some(hour) {
             return;
         }

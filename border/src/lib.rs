@@ -28,7 +28,7 @@ pub use admission::BANNER;
 pub use error::Error;
 pub use facts::{ENCRYPTION, FLOOR, LABEL};
 pub use ledger::{Disclosure, ruling_text};
-pub use records::{Disclosed, Explained, For, PoliciesShown, RuleShown, Ruling};
+pub use records::{Disclosed, Explained, For, PoliciesShown, Refusal, RuleShown, Ruling};
 pub use releases::{RELEASE, Release, ReleaseState, ReleaseWish};
 pub use settings::{DeviceEntry, Directory, Hours, PeerEntry, UserEntry, Wrong};
 pub use spills::{FollowUp, Spill, SpilledEvent, SpilledFile};
@@ -75,7 +75,7 @@ pub(crate) struct Inner {
     /// The rooms' access control lists have to be looked at.
     pub(crate) acls_stale: Notify,
     /// Refusals that were told of lately, and when.
-    pub(crate) told: Cache<(String, String, String), u64>,
+    pub(crate) told: Cache<(&'static str, String, String, String), u64>,
 }
 
 impl Border {

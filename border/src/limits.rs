@@ -42,5 +42,9 @@ pub const RELEASES_WAITING: usize = 100;
 pub const RELEASES: usize = 1_000_000;
 /// Events that one spill is followed to.
 pub const SPILLED_EVENTS: usize = 1_000;
+/// Members who are asked for, one after the other, to redact what was spilled.
+pub const REDACTORS: usize = 10;
+/// Rulings that other policies are asked about at once.
+pub const REPLAYED: usize = 100_000;
 /// Users of a room that are looked at for whether they could read what was spilled.
 pub const SPILL_READERS: usize = 10_000;

@@ -46,6 +46,24 @@ pub mod flags {
 }
 
 impl EventRecord {
+    /// Of an event of which nothing is known but its room and its place.
+    #[must_use]
+    pub const fn blank(room: RoomNum, pos: Pos) -> Self {
+        Self {
+            room,
+            pos,
+            depth: 0,
+            origin_ts: 0,
+            sender: UserNum(0),
+            kind: TypeNum(0),
+            state_key: None,
+            flags: 0,
+            redacted_by: None,
+            state_before: Root::EMPTY,
+            state_after: Root::EMPTY,
+        }
+    }
+
     /// Whether clients may be shown it at all.
     #[must_use]
     pub const fn is_visible(&self) -> bool {

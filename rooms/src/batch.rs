@@ -358,19 +358,7 @@ impl<'r> Batch<'r> {
     pub(crate) fn met_at(&mut self, id: OwnedEventId, json: String, pos: Pos) -> Result<Event, Error> {
         let graph = &self.rooms.graph;
         let num = EventNum(graph.intern(NameKind::Event, id.as_str(), &mut self.commit)?);
-        let record = EventRecord {
-            room: self.room,
-            pos,
-            depth: 0,
-            origin_ts: 0,
-            sender: UserNum(0),
-            kind: TypeNum(0),
-            state_key: None,
-            flags: 0,
-            redacted_by: None,
-            state_before: Root::EMPTY,
-            state_after: Root::EMPTY,
-        };
+        let record = EventRecord::blank(self.room, pos);
         let mut event = Event::from_parts(num, id, self.room_id.clone(), record, json.into_boxed_str())?;
         let kind = event.kind().to_string();
         if let Some(state_key) = event.state_key() {
@@ -464,19 +452,24 @@ impl<'r> Batch<'r> {
         self.set_states(&mut event, before)?;
         let event = self.keep(event, &links)?;
         if event.record.is_visible() {
-            self.commit.log(LogEntry::Event {
-                room: self.room,
-                event: event.num,
-                pos: event.record.pos,
-                sender: event.record.sender,
-                state_key: event.record.state_key,
-            });
+            self.announce(&event);
             // Of what it follows on only what is here can have been an end of the room.
             let (prev, _) = self.prev_links(&event)?;
             self.extend_head(&event, &prev)?;
             self.apply_effects(&event)?;
         }
         Ok(event)
+    }
+
+    /// Tells who follows the log of an event that is shown.
+    pub(crate) fn announce(&mut self, event: &Event) {
+        self.commit.log(LogEntry::Event {
+            room: self.room,
+            event: event.num,
+            pos: event.record.pos,
+            sender: event.record.sender,
+            state_key: event.record.state_key,
+        });
     }
 
     /// Notes the state before an event, and the one after it.

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use postern_graph::{
-    EventNum, Pos, RoomNum, Root, TypeNum, UserNum,
+    EventNum, Pos, RoomNum,
     event::{EventRecord, MembershipKind},
 };
 use ruma::{
@@ -75,19 +75,7 @@ impl Event {
         id: OwnedEventId,
         json: Box<str>,
     ) -> Result<Self, Error> {
-        let record = EventRecord {
-            room,
-            pos: Pos::MAX,
-            depth: 0,
-            origin_ts: 0,
-            sender: UserNum(0),
-            kind: TypeNum(0),
-            state_key: None,
-            flags: 0,
-            redacted_by: None,
-            state_before: Root::EMPTY,
-            state_after: Root::EMPTY,
-        };
+        let record = EventRecord::blank(room, Pos::MAX);
         Self::from_parts(EventNum::UNPLACED, id, room_id, record, json)
     }
 

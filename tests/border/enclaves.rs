@@ -90,6 +90,14 @@ pub fn mixed_room(creator: &Client, invited: &Client) -> String {
     }))
 }
 
+/// Somebody of each of two enclaves, in a mixed room of the first.
+pub fn together(high: &Enclave, low: &Enclave) -> (Client, Client, String) {
+    let (alice, bob) = (high.register("alice"), low.register("bob"));
+    let room = mixed_room(&alice, &bob);
+    join_by(&bob, &room, &high.server);
+    (alice, bob, room)
+}
+
 /// Joins a room by a server of it.
 pub fn join_by(user: &Client, room: &str, server: &Server) {
     let path = format!("/_matrix/client/v3/join/{}?via={}", enc(room), enc(server.name()));
