@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{logging, maintain, probe, serve};
+use crate::{bundles, logging, maintain, probe, serve};
 use clap::{Parser, Subcommand};
 use postern_config::{Config, Sources};
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
@@ -30,6 +30,9 @@ enum Command {
     Backup(BackupCommand),
     /// Examine the database and report what is wrong with it. It is not changed; the server has to be stopped.
     Doctor,
+    /// Exchange bundles with enclaves that no network leads to
+    #[command(subcommand)]
+    Bundle(bundles::BundleCommand),
     /// Ask the running server of this configuration whether it is ready; ends with 0 if it is.
     Health,
 }
@@ -129,6 +132,7 @@ pub fn run() -> ExitCode {
             load().map_or_else(|code| code, |loaded| maintain::backup(command, &loaded.config))
         }
         Command::Doctor => load().map_or_else(|code| code, |loaded| maintain::doctor(&loaded.config)),
+        Command::Bundle(command) => bundles::run(&command, || load().map(|loaded| loaded.config)),
         Command::Health => load().map_or_else(|code| code, |loaded| health(&loaded.config)),
         Command::Serve => load().map_or_else(|code| code, |loaded| start(loaded.config)),
     }

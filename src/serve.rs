@@ -87,7 +87,8 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let for_servers =
         bind_all(&config.listeners.federation, &config.listeners.federation_tls, tls.as_ref()).await?;
     // Other servers are answered where clients are, too: behind one proxy, as is usual.
-    let router = with_layers(postern_client::router(api.clone()).merge(federation.router()), &config)
+    let of_clients = postern_client::router(api.clone()).merge(federation.bundles_router());
+    let router = with_layers(of_clients.merge(federation.router()), &config)
         .merge(health::routes(graph.clone(), stopping.clone()));
     let server = |router| {
         Arc::new(Server::new(router, &config.listeners.trusted_proxies, &config.limits, stopping.clone()))
@@ -108,7 +109,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     }
     tasks.spawn(border.clone().keep(stopping.clone()));
     let followers = postern_client::start(&api);
-    let sending = config.federation.enabled.then(|| federation.start()).transpose()?;
+    // What servers by hand are due is queued like what goes over the network.
+    let sends = config.federation.enabled || !border.by_hand().is_empty();
+    let sending = sends.then(|| federation.start()).transpose()?;
     let addresses: Vec<String> =
         listeners.iter().map(|(listener, tls)| url(listener, tls.is_some())).collect();
     for (listener, tls) in listeners {
@@ -183,6 +186,7 @@ fn api(
         limiter.clone(),
         stopping.clone(),
     )?;
+    federation.carry(border.clone());
     let elsewhere: Arc<dyn Elsewhere> = Arc::new(federation.clone());
     let api =
         Api::new(config.clone(), graph.clone(), rooms, users, media, limiter, elsewhere, stopping.clone());

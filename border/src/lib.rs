@@ -5,6 +5,7 @@
 //! was; what is refused is kept with its reason.
 
 mod admission;
+mod by_hand;
 mod error;
 mod facts;
 mod files;
@@ -18,6 +19,7 @@ pub mod settings;
 mod standing;
 
 pub use admission::BANNER;
+pub use by_hand::{ByHand, CarriedEntry, Incoming, Joined, Outgoing};
 pub use error::Error;
 pub use facts::{ENCRYPTION, FLOOR, LABEL};
 pub use ledger::Disclosure;
@@ -70,7 +72,8 @@ impl Border {
         media: Arc<Media>,
     ) -> Result<Self, Error> {
         let last = last_bundle(&graph)?;
-        let standing = Standing::load(server, read(directory.as_ref())?, &graph, last.as_ref())?;
+        let standing =
+            Standing::load(server, read(directory.as_ref())?, directory.as_deref(), &graph, last.as_ref())?;
         keep_bundle(&graph, &standing)?;
         Ok(Self(Arc::new(Inner {
             server: server.to_owned(),
@@ -92,7 +95,13 @@ impl Border {
     pub fn reload(&self) -> Result<(), Error> {
         let now = self.standing();
         let directory = read(self.0.directory.as_ref())?;
-        let standing = Standing::load(&self.0.server, directory, &self.0.graph, now.bundle.as_ref())?;
+        let standing = Standing::load(
+            &self.0.server,
+            directory,
+            self.0.directory.as_deref(),
+            &self.0.graph,
+            now.bundle.as_ref(),
+        )?;
         keep_bundle(&self.0.graph, &standing)?;
         self.0.standing.store(Arc::new(standing));
         Ok(())

@@ -1,7 +1,7 @@
 //! What the security officer writes: a directory with `border.toml`, security policies in `spif/`, Cedar policies in
 //! `policies/`. `docs/border.md` is for whoever writes these.
 
-use crate::limits;
+use crate::{by_hand::CarriedEntry, limits};
 use postern_policy::{
     decide::{self, Base, Keys, Sources},
     spif::Spif,
@@ -142,6 +142,9 @@ pub struct LinkEntry {
     /// Whether policies count it as accredited.
     #[serde(default = "yes")]
     pub accredited: bool,
+    /// How it is carried by hand or over a diode; without, it is the network.
+    #[serde(default)]
+    pub carried: Option<CarriedEntry>,
 }
 
 /// Users of this server.

@@ -2,7 +2,7 @@
 //! never changed, only replaced; what was found out under one standing is forgotten with it.
 
 use crate::{
-    Error,
+    ByHand, Error, by_hand,
     facts::{EventFacts, RoomFacts},
     limits,
     rulings::Ruling,
@@ -23,7 +23,7 @@ use postern_rooms::glob::Glob;
 use quick_cache::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -51,6 +51,8 @@ pub(crate) struct Standing {
     /// Whether some policy makes its answer depend on more than what tells rulings apart.
     pub(crate) is_particular: bool,
     peers: HashMap<OwnedServerName, Arc<Peer>>,
+    /// Links that are carried by hand, by name.
+    pub(crate) by_hand: BTreeMap<String, Arc<ByHand>>,
     unknown: Arc<ResolvedClearance>,
     users: Vec<(Glob, UserGrant)>,
     devices: Vec<(Glob, Glob, Arc<ResolvedClearance>)>,
@@ -143,6 +145,7 @@ impl Standing {
     pub(crate) fn load(
         server: &ServerName,
         directory: Directory,
+        at: Option<&std::path::Path>,
         graph: &Graph,
         last: Option<&Accepted>,
     ) -> Result<Self, Error> {
@@ -204,6 +207,7 @@ impl Standing {
             let peer = read_peer(&mut reader, &links, entry);
             peers.insert(name, Arc::new(peer));
         }
+        let by_hand = by_hand::read(at, &document.link, &peers, &mut reader.wrong);
         let ordinary = UserGrant {
             clearance: reader.resolved("default_clearance", document.default_clearance.as_deref()),
             text: document.default_clearance.clone(),
@@ -247,6 +251,7 @@ impl Standing {
             topic_marking: document.topic_marking,
             is_particular,
             peers,
+            by_hand,
             users,
             devices,
             ordinary,

@@ -6,6 +6,7 @@
 
 mod address;
 mod backoff;
+mod carried;
 mod connector;
 mod device_updates;
 mod devices;
@@ -42,6 +43,7 @@ mod well_known;
 mod x_matrix;
 
 pub use address::Guard;
+pub use carried::Fault;
 pub use connector::{Broken, Connector, Opened, Way};
 pub use error::{Error, PeerError};
 pub use outbox::Followers;
@@ -82,6 +84,7 @@ pub(crate) struct Parts {
     pub(crate) fetching: DashMap<(OwnedServerName, String), Arc<tokio::sync::Mutex<()>>>,
     pub(crate) resyncs: devices::Resyncs,
     pub(crate) outbox: Outbox,
+    pub(crate) carried: carried::Carried,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -128,8 +131,15 @@ impl Federation {
             fetching: DashMap::new(),
             resyncs: devices::Resyncs::default(),
             outbox,
+            carried: carried::Carried::default(),
             stopping,
         })))
+    }
+
+    /// From now on the links that `border` knows are carried by hand are served by bundles.
+    pub fn carry(&self, border: postern_border::Border) {
+        // The first stands: there is one border.
+        let _ = self.0.carried.border.set(border);
     }
 
     /// Goes on with what was begun before the last stop, and begins to send to other servers.
@@ -158,6 +168,11 @@ impl Federation {
     pub(crate) fn heard_from(&self, server: &ServerName) {
         self.0.peers.alive(server);
         self.0.outbox.heard_from(server);
+    }
+
+    /// The endpoints for administrators of links by hand.
+    pub fn bundles_router(&self) -> Router {
+        carried::routes().with_state(self.clone())
     }
 
     /// The endpoints, for the listeners.
