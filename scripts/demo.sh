@@ -7,7 +7,7 @@
 #   scripts/demo.sh --plan    says what would be started, one `key=value` a line, for the test that holds this file and
 #                             docker-compose.yml in step
 #
-# Environment: DEMO_TOKEN is the registration token. DEMO_ALPHA and DEMO_BRAVO are the loopback addresses that are the
+# Environment: DEMO_BORDER is a directory with the borders' directories of both, `alpha` and `bravo`. DEMO_TOKEN is the registration token. DEMO_ALPHA and DEMO_BRAVO are the loopback addresses that are the
 # enclaves' names here, DEMO_CLIENTS the one where clients reach both. POSTERN_BIN names a program that is built already.
 # Data lies in a temporary directory and goes when the enclaves end.
 set -euo pipefail
@@ -38,6 +38,7 @@ settings() { # settings NAME DIRECTORY
   echo "POSTERN__FEDERATION__CERTIFICATE_AUTHORITIES_FILE=$2/tls/$1/authority.pem"
   echo "POSTERN__DATABASE__PATH=$2/$1"
   echo "POSTERN__REGISTRATION__TOKEN=$token"
+  [ -z "${DEMO_BORDER:-}" ] || echo "POSTERN__BORDER__DIRECTORY=$(realpath "$DEMO_BORDER")/$1"
 }
 
 check=no

@@ -30,6 +30,9 @@ enum Command {
     Backup(BackupCommand),
     /// Examine the database and report what is wrong with it. It is not changed; the server has to be stopped.
     Doctor,
+    /// Check, test, explain and compare the policies of the border, and sign bundles of them.
+    #[command(subcommand)]
+    Policy(postern_policy::command::PolicyCommand),
     /// Exchange bundles with enclaves that no network leads to
     #[command(subcommand)]
     Bundle(bundles::BundleCommand),
@@ -132,6 +135,11 @@ pub fn run() -> ExitCode {
             load().map_or_else(|code| code, |loaded| maintain::backup(command, &loaded.config))
         }
         Command::Doctor => load().map_or_else(|code| code, |loaded| maintain::doctor(&loaded.config)),
+        Command::Policy(command) => {
+            let (mut input, mut out, mut err) =
+                (std::io::stdin().lock(), std::io::stdout().lock(), std::io::stderr().lock());
+            postern_policy::command::run(&command, &mut input, &mut out, &mut err).into()
+        }
         Command::Bundle(command) => bundles::run(&command, || load().map(|loaded| loaded.config)),
         Command::Health => load().map_or_else(|code| code, |loaded| health(&loaded.config)),
         Command::Serve => load().map_or_else(|code| code, |loaded| start(loaded.config)),

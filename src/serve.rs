@@ -87,9 +87,10 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let for_servers =
         bind_all(&config.listeners.federation, &config.listeners.federation_tls, tls.as_ref()).await?;
     // Other servers are answered where clients are, too: behind one proxy, as is usual.
-    let of_clients = postern_client::router(api.clone()).merge(federation.bundles_router());
-    let router = with_layers(of_clients.merge(federation.router()), &config)
-        .merge(health::routes(graph.clone(), stopping.clone()));
+    let for_officers = postern_admin::router(api.clone(), border.clone());
+    let router = postern_client::router(api.clone()).merge(federation.router()).merge(for_officers);
+    let router = router.merge(federation.bundles_router());
+    let router = with_layers(router, &config).merge(health::routes(graph.clone(), stopping.clone()));
     let server = |router| {
         Arc::new(Server::new(router, &config.listeners.trusted_proxies, &config.limits, stopping.clone()))
     };
@@ -108,6 +109,12 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         }
     }
     tasks.spawn(border.clone().keep(stopping.clone()));
+    let (unfinished, rooms) = (border.clone(), api.rooms.clone());
+    tasks.spawn(async move {
+        if let Err(error) = unfinished.finish_releases(&rooms).await {
+            tracing::error!(%error, "releases that were decided cannot be finished");
+        }
+    });
     let followers = postern_client::start(&api);
     // What servers by hand are due is queued like what goes over the network.
     let sends = config.federation.enabled || !border.by_hand().is_empty();
@@ -282,7 +289,7 @@ async fn until_stopped(tls: Option<&Tls>, federation: &Federation, border: &Bord
                         tracing::error!(%error, "the old certificates for other servers stay in use");
                     }
                 }
-                match border.reload() {
+                match border.reload().await {
                     Ok(()) => tracing::info!("the border was read again"),
                     Err(error) => tracing::error!(%error, "the border stays as it was"),
                 }

@@ -14,6 +14,9 @@ pub enum Error {
     /// The rooms.
     #[error(transparent)]
     Rooms(#[from] postern_rooms::Error),
+    /// The files.
+    #[error(transparent)]
+    Media(#[from] postern_media::Error),
     /// The accounts.
     #[error(transparent)]
     Users(#[from] postern_users::Error),

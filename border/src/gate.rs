@@ -46,7 +46,7 @@ pub(crate) fn why_not(standing: &Standing, clearance: &ResolvedClearance, label:
 
 impl Border {
     /// Whether a server is spoken with now.
-    fn speaks(standing: &Standing, server: &ServerName) -> bool {
+    pub(crate) fn speaks(standing: &Standing, server: &ServerName) -> bool {
         let peer = standing.peer(server);
         let now = now_ms();
         (peer.is_known || standing.base == decide::Base::Open)
@@ -132,7 +132,7 @@ impl Border {
     }
 
     /// The event as policies see it.
-    fn resource(
+    pub(crate) fn resource(
         &self,
         standing: &Standing,
         rooms: &Rooms,
@@ -383,6 +383,11 @@ impl Gate for Border {
     fn takes_request(&self, server: &ServerName) -> bool {
         let Some(rate) = self.standing().peer(server).requests_per_second else { return true };
         self.0.requests.take(server, rate)
+    }
+
+    fn writes_to_strangers(&self, _: &ServerName) -> bool {
+        // As everywhere in Matrix. Elsewhere what says nothing of its label goes where a room goes, too.
+        self.standing().base == decide::Base::Open
     }
 
     fn knows(&self, rooms: &Rooms, server: &ServerName, room: RoomNum) -> Result<bool, RoomsError> {

@@ -14,21 +14,40 @@ use postern_graph::{
 use postern_rooms::{Form, now_ms};
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
+use utoipa::ToSchema;
 
 /// An event as a server got it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Disclosure {
     /// Whether it got all of it.
     pub whole: bool,
     /// The ruling by which, in `schema::Decisions`.
+    #[serde(serialize_with = "ruling_id", deserialize_with = "read_ruling_id")]
+    #[schema(value_type = String)]
     pub ruling: u64,
     /// When, milliseconds since the epoch.
     pub at: u64,
+}
+
+/// The number of a ruling as text: JSON's numbers do not reach that far.
+#[must_use]
+pub fn ruling_text(id: u64) -> String {
+    format!("{id:016x}")
+}
+
+fn ruling_id<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&ruling_text(*id))
+}
+
+fn read_ruling_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    u64::from_str_radix(&text, 16).map_err(serde::de::Error::custom)
 }
 
 type Place = (EventNum, ServerNum);
@@ -44,6 +63,8 @@ pub(crate) struct Ledger {
     refusals: Mutex<Vec<Value>>,
     known: Cache<Place, bool>,
     next_refusal: AtomicU64,
+    /// How many refusals are in the store, once they have been counted; held by who writes some.
+    refusals_kept: tokio::sync::Mutex<Option<usize>>,
     /// Whoever writes down.
     writing: tokio::sync::Mutex<()>,
 }
@@ -58,11 +79,12 @@ impl Ledger {
             refusals: Mutex::default(),
             known: Cache::new(limits::FORMS_IN_MEMORY),
             next_refusal: AtomicU64::new(0),
+            refusals_kept: tokio::sync::Mutex::default(),
             writing: tokio::sync::Mutex::default(),
         }
     }
 
-    fn server(&self, name: &ServerName) -> Result<ServerNum, Error> {
+    pub(crate) fn server(&self, name: &ServerName) -> Result<ServerNum, Error> {
         if let Some(number) = self.servers.get(name) {
             return Ok(*number);
         }
@@ -157,29 +179,26 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes down refusals, and forgets the oldest beyond the bound. One at a time does.
-    pub(crate) async fn keep_refusals(&self, kept: &mut usize) -> Result<(), Error> {
+    /// Writes down refusals, and forgets the oldest beyond the bound.
+    pub(crate) async fn keep_refusals(&self) -> Result<(), Error> {
+        let mut counted = self.refusals_kept.lock().await;
         let records = std::mem::take(&mut *self.refusals.lock());
         if records.is_empty() {
             return Ok(());
         }
+        let refusals = || self.graph.scan::<Refusals, _>(&()).iter();
+        let mut kept = counted.unwrap_or_else(|| refusals().count()) + records.len();
         let mut commit = self.graph.begin();
-        *kept += records.len();
         for record in records {
             let number = self.next_refusal.fetch_add(1, Ordering::Relaxed);
             commit.put::<Refusals>(&(now_ms(), number), &Json(record));
         }
-        let beyond = kept.saturating_sub(limits::REFUSALS);
-        for entry in self.graph.scan::<Refusals, _>(&()).iter().take(beyond) {
+        for entry in refusals().take(kept.saturating_sub(limits::REFUSALS)) {
             commit.delete::<Refusals>(&entry?.0);
-            *kept -= 1;
+            kept -= 1;
         }
+        *counted = Some(kept);
         Ok(self.graph.commit_beside_log_durably(commit).await?)
-    }
-
-    /// How many refusals are kept.
-    pub(crate) fn refusals_kept(&self) -> usize {
-        self.graph.scan::<Refusals, _>(&()).iter().count()
     }
 
     /// Who got an event, and in which form.

@@ -12,22 +12,30 @@ mod files;
 mod gate;
 mod ledger;
 pub mod limits;
+mod records;
+mod releases;
 mod requests;
 mod rulings;
 mod saying;
 pub mod settings;
+mod spills;
 mod standing;
+mod table;
 
 pub use admission::BANNER;
 pub use by_hand::{ByHand, CarriedEntry, Incoming, Joined, Outgoing};
 pub use error::Error;
 pub use facts::{ENCRYPTION, FLOOR, LABEL};
-pub use ledger::Disclosure;
-pub use settings::{Directory, Wrong};
+pub use ledger::{Disclosure, ruling_text};
+pub use records::{Disclosed, Explained, For, PoliciesShown, RuleShown, Ruling};
+pub use releases::{RELEASE, Release, ReleaseState, ReleaseWish};
+pub use settings::{DeviceEntry, Directory, Hours, PeerEntry, UserEntry, Wrong};
+pub use spills::{FollowUp, Spill, SpilledEvent, SpilledFile};
+pub use table::{HolderKind, PeerShown, Written};
 
 use arc_swap::ArcSwap;
 use ledger::Ledger;
-use postern_graph::{EventNum, Graph, codec::Raw, schema::ServerState};
+use postern_graph::{Graph, codec::Raw, schema::ServerState};
 use postern_media::Media;
 use postern_policy::decide::Accepted;
 use postern_users::Users;
@@ -36,6 +44,7 @@ use requests::Requests;
 use ruma::{OwnedServerName, ServerName};
 use standing::Standing;
 use std::{path::PathBuf, sync::Arc, time::Duration};
+use table::Tables;
 use tokio_util::sync::CancellationToken;
 
 /// How often what was refused is written down.
@@ -55,6 +64,10 @@ pub(crate) struct Inner {
     standing: ArcSwap<Standing>,
     pub(crate) ledger: Ledger,
     pub(crate) requests: Requests,
+    /// Whoever changes the tables, or what stands in them.
+    pub(crate) writing: tokio::sync::Mutex<()>,
+    /// Whoever decides about releases and spills.
+    pub(crate) deciding: tokio::sync::Mutex<()>,
     /// Refusals that were told of lately, and when.
     pub(crate) told: Cache<(String, String, String), u64>,
 }
@@ -72,8 +85,8 @@ impl Border {
         media: Arc<Media>,
     ) -> Result<Self, Error> {
         let last = last_bundle(&graph)?;
-        let standing =
-            Standing::load(server, read(directory.as_ref())?, directory.as_deref(), &graph, last.as_ref())?;
+        let directory_read = read(directory.as_ref())?;
+        let standing = Standing::load(server, directory_read, &Tables::read(&graph)?, last.as_ref())?;
         keep_bundle(&graph, &standing)?;
         Ok(Self(Arc::new(Inner {
             server: server.to_owned(),
@@ -84,6 +97,8 @@ impl Border {
             directory,
             standing: ArcSwap::from_pointee(standing),
             requests: Requests::default(),
+            writing: tokio::sync::Mutex::default(),
+            deciding: tokio::sync::Mutex::default(),
             told: Cache::new(limits::REFUSALS_TOLD),
         })))
     }
@@ -92,19 +107,9 @@ impl Border {
     ///
     /// # Errors
     /// [`Error::Wrong`] with all that cannot be used.
-    pub fn reload(&self) -> Result<(), Error> {
-        let now = self.standing();
-        let directory = read(self.0.directory.as_ref())?;
-        let standing = Standing::load(
-            &self.0.server,
-            directory,
-            self.0.directory.as_deref(),
-            &self.0.graph,
-            now.bundle.as_ref(),
-        )?;
-        keep_bundle(&self.0.graph, &standing)?;
-        self.0.standing.store(Arc::new(standing));
-        Ok(())
+    pub async fn reload(&self) -> Result<(), Error> {
+        let _writing = self.0.writing.lock().await;
+        self.take(self.load(&Tables::read(&self.0.graph)?)?)
     }
 
     /// How things stand now.
@@ -112,23 +117,14 @@ impl Border {
         self.0.standing.load_full()
     }
 
-    /// Who got an event, and in which form.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn disclosures(&self, event: EventNum) -> Result<Vec<(OwnedServerName, Disclosure)>, Error> {
-        self.0.ledger.of_event(event)
-    }
-
     /// Writes down what was refused, until the server stops.
     pub async fn keep(self, stopping: CancellationToken) {
-        let mut kept = self.0.ledger.refusals_kept();
         loop {
             let is_last = tokio::select! {
                 () = stopping.cancelled() => true,
                 () = tokio::time::sleep(KEEP) => false,
             };
-            if let Err(error) = self.0.ledger.keep_refusals(&mut kept).await {
+            if let Err(error) = self.0.ledger.keep_refusals().await {
                 tracing::error!(%error, "what was refused cannot be written down");
             }
             if is_last {

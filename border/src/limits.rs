@@ -24,3 +24,19 @@ pub const SHOWING_EVENTS: usize = 200;
 pub const UPLOADERS_ROOMS: usize = 5_000;
 /// Refusals of which it is remembered that they were told of.
 pub const REFUSALS_TOLD: usize = 10_000;
+/// Servers in the table that administrators write.
+pub const PEERS: usize = 10_000;
+/// Clearances that administrators give.
+pub const CLEARANCES: usize = 100_000;
+/// Entries of the ledger that are looked through for one answer.
+pub const LEDGER_STRETCH: usize = 100_000;
+/// Why something is asked for, bytes.
+pub const REASON_BYTES: usize = 2_000;
+/// Releases of one user that may wait for a second person.
+pub const RELEASES_WAITING: usize = 100;
+/// Releases that are kept, about a kilobyte each.
+pub const RELEASES: usize = 1_000_000;
+/// Events that one spill is followed to.
+pub const SPILLED_EVENTS: usize = 1_000;
+/// Users of a room that are looked at for whether they could read what was spilled.
+pub const SPILL_READERS: usize = 10_000;

@@ -13,6 +13,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
 };
+use utoipa::ToSchema;
 
 /// The file in the directory that says who is who.
 pub const FILE: &str = "border.toml";
@@ -69,10 +70,11 @@ pub struct PolicySettings {
 }
 
 /// Another server.
-#[derive(Debug, Clone, Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Deserialize, serde::Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeerEntry {
     /// Its name.
+    #[schema(value_type = String)]
     pub name: OwnedServerName,
     /// Whether policies count it as accredited. One that is not is known, and may be spoken with where policies say so.
     #[serde(default = "yes")]
@@ -91,6 +93,7 @@ pub struct PeerEntry {
     pub link: Option<String>,
     /// The only rooms it may be in; without, all that its clearance allows.
     #[serde(default)]
+    #[schema(value_type = Option<Vec<String>>)]
     pub rooms: Option<BTreeSet<OwnedRoomId>>,
     /// The label of its events that say none, as text; without, that of the room.
     #[serde(default)]
@@ -108,7 +111,7 @@ const fn yes() -> bool {
 }
 
 /// A stretch of the week.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hours {
     /// 1 is Monday, 7 is Sunday.
@@ -148,7 +151,7 @@ pub struct LinkEntry {
 }
 
 /// Users of this server.
-#[derive(Debug, Clone, Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Deserialize, serde::Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserEntry {
     /// A user's id, or a pattern with `*`. Of several that fit, the first counts.
@@ -162,7 +165,7 @@ pub struct UserEntry {
 }
 
 /// Devices of users of this server.
-#[derive(Debug, Clone, Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Deserialize, serde::Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeviceEntry {
     /// A device's id, or a pattern with `*`.
@@ -181,6 +184,8 @@ fn anyone() -> String {
 /// What stands in a border's directory, read; nothing of it is understood yet.
 #[derive(Debug)]
 pub struct Directory {
+    /// Where it is.
+    pub path: Option<PathBuf>,
     /// `border.toml`.
     pub document: Document,
     /// The security policies of `spif/`, in the order of their files.
@@ -195,7 +200,7 @@ impl Directory {
     #[must_use]
     pub fn none() -> Self {
         let sources = Sources { base: Base::Open, ..Sources::default() };
-        Self { document: Document::default(), spifs: Vec::new(), sources }
+        Self { path: None, document: Document::default(), spifs: Vec::new(), sources }
     }
 
     /// Reads a directory.
@@ -225,7 +230,8 @@ impl Directory {
             keys,
             require_signed: document.policies.require_signed,
         };
-        if wrong.is_empty() { Ok(Self { document, spifs, sources }) } else { Err(Wrong(wrong)) }
+        let path = Some(path.to_owned());
+        if wrong.is_empty() { Ok(Self { path, document, spifs, sources }) } else { Err(Wrong(wrong)) }
     }
 }
 

@@ -7,12 +7,9 @@ use crate::{
     limits,
     rulings::Ruling,
     settings::{DeviceEntry, Directory, FILE, Hours, PeerEntry, UserEntry, Wrong},
+    table::{HolderKind, Tables, Written},
 };
-use postern_graph::{
-    EventNum, Graph, RoomNum,
-    codec::Json,
-    schema::{Clearances, PeerTable},
-};
+use postern_graph::{EventNum, RoomNum};
 use postern_guards::Guards;
 use postern_policy::{
     Clearance, Label, Policies, Resolved, ResolvedClearance,
@@ -26,9 +23,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
-
-/// Users among the kinds of holders in `schema::Clearances`; the others are devices.
-pub(crate) const USER: u8 = 0;
 
 /// Words in policies by which an answer depends on one event alone, or on what a room is like at the moment.
 const PARTICULAR: [&str; 5] = ["size", "Event::", "servers", "public", "direct"];
@@ -50,6 +44,10 @@ pub(crate) struct Standing {
     pub(crate) watches_all: bool,
     /// Whether some policy makes its answer depend on more than what tells rulings apart.
     pub(crate) is_particular: bool,
+    /// The table of peers as it is written.
+    pub(crate) entries: BTreeMap<OwnedServerName, (PeerEntry, Written)>,
+    /// Those of them that stand in the file, or were crossed out of it.
+    pub(crate) file_peers: BTreeSet<OwnedServerName>,
     peers: HashMap<OwnedServerName, Arc<Peer>>,
     /// Links that are carried by hand, by name.
     pub(crate) by_hand: BTreeMap<String, Arc<ByHand>>,
@@ -141,15 +139,14 @@ impl Standing {
     /// Reads and understands everything.
     ///
     /// # Errors
-    /// [`Error::Wrong`] with all that is wrong, or the store's.
+    /// [`Error::Wrong`] with all that is wrong.
     pub(crate) fn load(
         server: &ServerName,
         directory: Directory,
-        at: Option<&std::path::Path>,
-        graph: &Graph,
+        tables: &Tables,
         last: Option<&Accepted>,
     ) -> Result<Self, Error> {
-        let Directory { document, spifs, sources } = directory;
+        let Directory { path, document, spifs, sources } = directory;
         let policies = security_policies(spifs)?;
         let mut reader = Reader { policies: &policies, wrong: Vec::new() };
         let loaded = match sources.load(&[], last) {
@@ -177,29 +174,11 @@ impl Standing {
                 reader.wrong.push(format!("{place}: stands there twice"));
             }
         }
-        let mut entries: HashMap<OwnedServerName, PeerEntry> = HashMap::new();
-        for peer in document.peer {
-            let name = peer.name.clone();
-            if entries.insert(name.clone(), peer).is_some() {
-                reader.wrong.push(format!("peer {name}: stands there twice"));
-            }
-        }
-        // What administrators wrote into the table goes before what stands in the file.
-        for entry in graph.scan::<PeerTable, _>(&()).iter() {
-            let ((name,), Json(entry)) = entry?;
-            let Ok(name) = OwnedServerName::try_from(name) else { continue };
-            match serde_json::from_value::<Option<PeerEntry>>(entry) {
-                Ok(Some(entry)) => {
-                    entries.insert(name, entry);
-                }
-                Ok(None) => {
-                    entries.remove(&name);
-                }
-                Err(error) => reader.wrong.push(format!("peer {name}: {error}")),
-            }
-        }
+        let file_peers: BTreeSet<OwnedServerName> =
+            document.peer.iter().map(|entry| entry.name.clone()).collect();
+        let entries = tables.peers(document.peer, &mut reader.wrong);
         let mut peers = HashMap::new();
-        for (name, entry) in entries {
+        for (name, (entry, _)) in entries.clone() {
             if name == *server {
                 reader.wrong.push(format!("peer {name}: is this server"));
                 continue;
@@ -207,29 +186,18 @@ impl Standing {
             let peer = read_peer(&mut reader, &links, entry);
             peers.insert(name, Arc::new(peer));
         }
-        let by_hand = by_hand::read(at, &document.link, &peers, &mut reader.wrong);
+        let by_hand = by_hand::read(path.as_deref(), &document.link, &peers, &mut reader.wrong);
         let ordinary = UserGrant {
             clearance: reader.resolved("default_clearance", document.default_clearance.as_deref()),
             text: document.default_clearance.clone(),
             roles: BTreeSet::new(),
         };
-        let (mut users, mut devices) = (Vec::new(), Vec::new());
-        for entry in graph.scan::<Clearances, _>(&()).iter() {
-            let ((kind, name), Json(entry)) = entry?;
-            if kind == USER {
-                match serde_json::from_value::<UserEntry>(entry) {
-                    Ok(entry) => users.push(read_user(&mut reader, entry)),
-                    Err(error) => reader.wrong.push(format!("user {name}: {error}")),
-                }
-            } else {
-                match serde_json::from_value::<DeviceEntry>(entry) {
-                    Ok(entry) => devices.push(read_device(&mut reader, entry)),
-                    Err(error) => reader.wrong.push(format!("device {name}: {error}")),
-                }
-            }
-        }
-        users.extend(document.user.into_iter().map(|entry| read_user(&mut reader, entry)));
-        devices.extend(document.device.into_iter().map(|entry| read_device(&mut reader, entry)));
+        let mut of_users: Vec<UserEntry> = tables.holders(HolderKind::User, &mut reader.wrong);
+        let mut of_devices: Vec<DeviceEntry> = tables.holders(HolderKind::Device, &mut reader.wrong);
+        of_users.extend(document.user);
+        of_devices.extend(document.device);
+        let users = of_users.into_iter().map(|entry| read_user(&mut reader, entry)).collect();
+        let devices = of_devices.into_iter().map(|entry| read_device(&mut reader, entry)).collect();
         let wrong = std::mem::take(&mut reader.wrong);
         let Some(loaded) = loaded.filter(|_| wrong.is_empty()) else { return Err(Wrong(wrong).into()) };
         let own = |id: &str| !(id.starts_with("base-") || id.starts_with("rail-"));
@@ -250,6 +218,8 @@ impl Standing {
             default_label,
             topic_marking: document.topic_marking,
             is_particular,
+            entries,
+            file_peers,
             peers,
             by_hand,
             users,

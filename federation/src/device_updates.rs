@@ -120,17 +120,19 @@ fn hand_over(federation: &Federation, after: Seq) -> Result<(), Error> {
     }
 }
 
-/// Whether the sender of a message to devices may write to the users of a server: with a gate, who shares a room with them
-/// that the server may know.
+/// Whether the sender of a message to devices may write to the users of a server: who shares a room with them that the server may
+/// know, and everybody where the gate lets users write to strangers.
 fn may_write(federation: &Federation, server: &ServerName, content: &Value) -> Result<bool, Error> {
     let rooms = &federation.0.rooms;
-    if rooms.gate().is_none() {
+    if !rooms.speaks_with(server) {
+        return Ok(false);
+    }
+    if rooms.gate().is_none_or(|gate| gate.writes_to_strangers(server)) {
         return Ok(true);
     }
     let sender = content.get("sender").and_then(Value::as_str).and_then(|sender| UserId::parse(sender).ok());
     let Some(sender) = sender else { return Ok(false) };
-    Ok(rooms.speaks_with(server)
-        && (rooms.shares_room(server, &sender)? || rooms.has_invited(server, &sender)?))
+    Ok(rooms.shares_room(server, &sender)? || rooms.has_invited(server, &sender)?)
 }
 
 /// Whom what happened concerns.

@@ -285,6 +285,8 @@ families! {
     PeerTable = "peer": (String,) => Json<Value>, Kind::Small;
     /// Requests to say again at a lower label what was said at a higher: by id.
     Downgrades = "downgrade": (String,) => Json<Value>, Kind::Small;
+    /// What came where it should not have come, and what was done about it: by id.
+    Spills = "spill": (String,) => Json<Value>, Kind::Small;
     /// The events that show a file: (`server/id`, event). Written by rooms.
     MediaReferences = "media_reference": (String, EventNum) => (), Kind::Small;
 

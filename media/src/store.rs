@@ -275,6 +275,21 @@ impl Media {
         }
     }
 
+    /// Removes a file, with all that was made of it. Its id is not used again: ids are random.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn remove(&self, server: &str, id: &str) -> Result<(), Error> {
+        if self.stored(server, id)?.is_none() {
+            return Err(Error::NotFound);
+        }
+        let mut commit = self.graph.begin();
+        self.remove_pieces(&mut commit, server, id);
+        commit.delete::<MediaRecords>(&(server.to_owned(), id.to_owned()));
+        self.graph.commit_durably(commit).await?;
+        Ok(())
+    }
+
     /// The bytes `range` of a file, to be read piece by piece as they are taken.
     #[must_use]
     pub fn read(self: &Arc<Self>, server: &str, id: &str, range: Range<u64>) -> Pieces {

@@ -72,6 +72,9 @@ pub trait Gate: Send + Sync + Debug {
     /// Whether another server may make one more request now.
     fn takes_request(&self, server: &ServerName) -> bool;
 
+    /// Whether users here may write to the devices of users of a server with whom they share no room.
+    fn writes_to_strangers(&self, server: &ServerName) -> bool;
+
     /// Whether a server may know a room and be in it.
     ///
     /// # Errors

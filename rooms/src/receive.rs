@@ -2,19 +2,11 @@
 //!
 //! <https://spec.matrix.org/latest/server-server-api/#checks-performed-on-receipt-of-a-pdu>
 
-use crate::{
-    Error, Event,
-    authorize::Verdict,
-    batch::Batch,
-    limits,
-    rooms::{Rooms, now_ms},
-    version::Version,
-};
+use crate::{Error, Event, authorize::Verdict, batch::Batch, limits, rooms::Rooms, version::Version};
 use postern_graph::{
     EventNum, NameKind, Pos, Root,
-    codec::Json,
     event::{EventLinks, flags},
-    schema::{Quarantine, Timeline},
+    schema::Timeline,
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedServerName, OwnedServerSigningKeyId,
@@ -25,7 +17,6 @@ use ruma::{
     },
     state_res::check_pdu_format,
 };
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A PDU whose format, size, hash and signatures were checked: the first two of the checks on receipt.
@@ -291,8 +282,7 @@ impl Batch<'_> {
         let why = gate.admitted(self.rooms, event)?;
         if let Some(why) = &why {
             tracing::warn!(event = %event.id, room = %event.room_id, why, "an event is not let in");
-            let about = json!({ "why": why, "origin": event.sender().server_name(), "at": now_ms() });
-            self.commit.put::<Quarantine>(&(event.num,), &Json(about));
+            self.quarantine(event.num, event.sender().server_name(), why);
         }
         Ok(why)
     }

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod commands;
 mod enclaves;
 mod inside;
 mod labels;
+mod officers;
 mod rooms;
 
 /// The program under test.

@@ -1,7 +1,7 @@
 //! Rooms between enclaves: who comes in, and what other servers enforce, too.
 
 use crate::enclaves::{Enclave, Peer, content, high_and_low, join_by, label, mixed_room};
-use postern_world::{Seat, enc};
+use postern_world::{Client, Seat, enc};
 use serde_json::json;
 
 #[test]
@@ -192,4 +192,33 @@ fn a_policy_tells_messages_from_their_edits() {
     assert_eq!(content(&bob, &room, &first)["body"], "first");
     assert_eq!(content(&bob, &room, &edit), json!({}), "redacted");
     assert_eq!(content(&bob, &room, &last)["body"], "last");
+}
+
+/// Writes to all devices of somebody.
+fn write_to_devices(from: &Client, to: &Client, text: &str) {
+    let path = format!("/_matrix/client/v3/sendToDevice/org.example.note/{}", from.transaction());
+    from.put(&path, json!({ "messages": { to.id(): { "*": { "text": text } } } })).done();
+}
+
+#[test]
+fn without_a_directory_users_write_to_devices_of_strangers_as_everywhere() {
+    let [here, there] = postern_world::pair(crate::PROGRAM);
+    let (alice, bob) = (here.register("alice"), there.register("bob"));
+    let since = bob.now();
+    write_to_devices(&alice, &bob, "hello");
+    bob.sync_until(&since, |answer| answer["to_device"].to_string().contains("hello"));
+}
+
+#[test]
+fn between_peers_only_who_shares_a_room_writes_to_devices() {
+    let (high, low) = high_and_low();
+    let (alice, bob, eve) = (high.register("alice"), low.register("bob"), high.register("eve"));
+    let room = mixed_room(&alice, &bob);
+    join_by(&bob, &room, &high.server);
+    let since = bob.now();
+    write_to_devices(&eve, &bob, "the canary sings");
+    write_to_devices(&alice, &bob, "hello");
+    let seen = bob.sync_until(&since, |answer| answer["to_device"].to_string().contains("hello"));
+    assert!(!seen["to_device"].to_string().contains("canary"), "{seen}");
+    assert!(high.server.log().contains("a message to a device is not let out"));
 }

@@ -50,7 +50,6 @@ fn a_room_is_shared_by_hand_both_ways_with_its_history() {
     assert_eq!(pair.a.export()["events"].as_u64().unwrap_or(0), 0);
 }
 
-
 fn keys_of(user: &Client, of: &Client) -> Value {
     user.post("v3/keys/query", json!({ "device_keys": { of.id(): [] } })).ok()
 }
@@ -89,7 +88,8 @@ fn encrypted_messages_cross_with_keys_given_out_beforehand() {
     upload_keys(&alice, 30);
     upload_keys(&bob, 2);
     let encryption = json!({ "type": "m.room.encryption", "state_key": "", "content": { "algorithm": "m.megolm.v1.aes-sha2" } });
-    let room = pair.shared_room(&alice, &bob, json!({ "preset": "private_chat", "initial_state": [encryption] }));
+    let room =
+        pair.shared_room(&alice, &bob, json!({ "preset": "private_chat", "initial_state": [encryption] }));
     // Each side has the other's devices, and keys to begin a session with.
     assert!(keys_of(&alice, &bob)["device_keys"][bob.id()][bob.device()].is_object());
     assert!(keys_of(&bob, &alice)["device_keys"][alice.id()][alice.device()].is_object());
@@ -107,7 +107,11 @@ fn encrypted_messages_cross_with_keys_given_out_beforehand() {
     let since = bob.now();
     let key = json!({ "messages": { bob.id(): { bob.device(): { "algorithm": "m.olm.v1", "ciphertext": "room key" } } } });
     alice.put("v3/sendToDevice/m.room.encrypted/one", key).done();
-    let said = alice.send(&room, "m.room.encrypted", json!({ "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "words" }));
+    let said = alice.send(
+        &room,
+        "m.room.encrypted",
+        json!({ "algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "words" }),
+    );
     pair.to_b();
     let seen = bob.sync(Some(&since));
     assert!(seen["to_device"].to_string().contains("room key"), "{seen}");
@@ -149,7 +153,8 @@ fn files_cross_with_the_messages_that_show_them() {
     alice.send(&room, "m.room.message", json!({ "msgtype": "m.file", "body": "map.bin", "url": uri }));
     let taken = pair.to_b();
     assert_eq!(taken["bundles"][0]["taken"]["files"], 1, "{taken:#}");
-    let path = |uri: &str| format!("/_matrix/client/v1/media/download/{}", uri.strip_prefix("mxc://").unwrap());
+    let path =
+        |uri: &str| format!("/_matrix/client/v1/media/download/{}", uri.strip_prefix("mxc://").unwrap());
     let got = bob.get(&path(&uri));
     assert_eq!((got.status(), &got.bytes()[..]), (200, &bytes[..]));
     assert_ne!(bob.get(&path(&unshown)).status(), 200);
@@ -190,7 +195,8 @@ fn attack_52_what_is_above_the_peers_clearance_crosses_redacted() {
     assert!(!files.is_empty());
     assert!(!pair.b.server.log().contains("canary"));
     // A room that is all above is not told of at all.
-    let above = alice.create_room(json!({ "creation_content": { "io.postern.label": label("CONFIDENTIAL") } }));
+    let above =
+        alice.create_room(json!({ "creation_content": { "io.postern.label": label("CONFIDENTIAL") } }));
     let invite = json!({ "user_id": bob.id() });
     alice.post(&Client::room_path(&above, "invite"), invite).refused(403, "M_FORBIDDEN");
 }

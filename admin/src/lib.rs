@@ -1,0 +1,31 @@
+//! The administrators' API, `/_postern/…`: what security officers and administrators do with a running server, and what users ask
+//! of the border. Each operation is permitted by the policies (`admin.*`); its description is served with it.
+
+mod border;
+mod officer;
+
+use axum::{Extension, Json, Router, routing::get};
+use postern_border::Border;
+use postern_client::Api;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+/// Where the description is.
+pub const DESCRIPTION: &str = "/_postern/border/openapi.json";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Postern: the border", description = "For security officers: docs/border.md."),
+    tags((name = "border", description = "What crosses between this enclave and others"))
+)]
+struct Description;
+
+/// The routes, over these parts.
+pub fn router(api: Api, border: Border) -> Router {
+    let (router, description) =
+        OpenApiRouter::with_openapi(Description::openapi()).merge(border::routes()).split_for_parts();
+    router
+        .route(DESCRIPTION, get(move || async move { Json(description) }))
+        .layer(Extension(border))
+        .with_state(api)
+}

@@ -1,0 +1,283 @@
+//! What was decided, refused and disclosed, for whoever looks into it.
+
+use crate::{
+    Border, Disclosure, Error, Wrong,
+    facts::room_facts,
+    gate::{dominates, why_not},
+    limits,
+    rulings::{across, rule, within},
+};
+use postern_graph::{
+    EventNum,
+    codec::Json,
+    schema::{Decisions, Disclosures, Refusals},
+};
+use postern_policy::decide::{self, Action, Explanation, Question, Recorded, Replay, RuleSet, Text};
+use postern_rooms::{Event, Rooms, now_ms};
+use ruma::{EventId, OwnedEventId, OwnedServerName, ServerName, UserId};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// A ruling as it is kept: its number, and what was asked and answered.
+pub type Ruling = (u64, Value);
+
+/// An event as another server got it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Disclosed {
+    /// The event.
+    #[schema(value_type = String)]
+    pub event_id: OwnedEventId,
+    /// In which form, when, and by which ruling.
+    #[serde(flatten)]
+    pub disclosure: Disclosure,
+}
+
+/// Why somebody gets an event, or does not.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Explained {
+    /// Whether the clearance covers the label.
+    pub cleared: bool,
+    /// If not, why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncleared_because: Option<String>,
+    /// What policies say.
+    #[schema(value_type = Object)]
+    pub policies: Explanation,
+    /// What is kept of it: the form in which a server got it, which stays as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disclosed: Option<Disclosure>,
+}
+
+/// Who asks for an event.
+#[derive(Debug, Clone, Copy)]
+pub enum For<'a> {
+    /// Another server.
+    Server(&'a ServerName),
+    /// A user of this one.
+    User(&'a UserId),
+}
+
+impl Border {
+    /// Writes down what is only in memory yet, so that what is looked up is all there is.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn write_down(&self) -> Result<(), Error> {
+        self.0.ledger.settle().await?;
+        self.0.ledger.keep_refusals().await
+    }
+
+    /// A ruling.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn ruling(&self, id: u64) -> Result<Option<Value>, Error> {
+        Ok(self.0.graph.get::<Decisions>(&(id,))?.map(|Json(record)| record))
+    }
+
+    /// Rulings with numbers above `after`, at most so many. Numbers have no meaning, but their order stays.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn rulings(&self, after: Option<u64>, most: usize) -> Result<Vec<Ruling>, Error> {
+        let mut range = self.0.graph.scan::<Decisions, _>(&());
+        if let Some(after) = after {
+            range = range.after(&(after,));
+        }
+        let one = |entry: Result<((u64,), Json<Value>), postern_graph::Error>| {
+            let ((id,), Json(record)) = entry?;
+            Ok((id, record))
+        };
+        range.iter().take(most).map(one).collect()
+    }
+
+    /// What was refused, the latest first, before a time in milliseconds since the epoch; at most so many.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn refusals(&self, before: u64, most: usize) -> Result<Vec<Value>, Error> {
+        let range = self.0.graph.scan::<Refusals, _>(&()).below(&(before,)).reverse();
+        range.iter().take(most).map(|entry| Ok(entry?.1.0)).collect()
+    }
+
+    /// Which servers got an event, and in which form.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn disclosures(&self, event: EventNum) -> Result<Vec<(OwnedServerName, Disclosure)>, Error> {
+        self.0.ledger.of_event(event)
+    }
+
+    /// Which events a server got, after an event, in the order in which they came to be known here; at most so many. Also where
+    /// to go on: the ledger is looked through in stretches.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn disclosures_to(
+        &self,
+        rooms: &Rooms,
+        server: &ServerName,
+        after: EventNum,
+        most: usize,
+    ) -> Result<(Vec<Disclosed>, Option<EventNum>), Error> {
+        let server = self.0.ledger.server(server)?;
+        let mut found = Vec::new();
+        let from = (EventNum(after.0.saturating_add(1)),);
+        for (seen, entry) in self.0.graph.scan::<Disclosures, _>(&()).from(&from).iter().enumerate() {
+            let ((event, to), (whole, ruling, at)) = entry?;
+            if found.len() == most || seen == limits::LEDGER_STRETCH {
+                return Ok((found, Some(EventNum(event.0.saturating_sub(1)))));
+            }
+            if to == server {
+                let disclosure = Disclosure { whole: whole == 1, ruling, at };
+                found.push(Disclosed { event_id: rooms.event(event)?.id.clone(), disclosure });
+            }
+        }
+        Ok((found, None))
+    }
+
+    /// Why somebody would get an event if they asked now, or would not, with every policy that has to do with it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn explain(&self, rooms: &Rooms, asker: For<'_>, event: &Event) -> Result<Explained, Error> {
+        let standing = self.standing();
+        let facts = room_facts(&standing, rooms, event.record.room)?;
+        let known = self.event_facts(&standing, rooms, &facts, event)?;
+        let resource = self.resource(&standing, rooms, &facts, event, &known)?;
+        let (clearance, question, disclosed) = match asker {
+            For::Server(server) => {
+                let peer = standing.peer(server);
+                let cleared = dominates(&peer.clearance, &known.label);
+                let disclosed = self.disclosures(event.num)?.into_iter().find(|(name, _)| name == server);
+                let question = across(&peer, Action::Release, resource, cleared);
+                (peer.clearance.clone(), question, disclosed.map(|(_, disclosure)| disclosure))
+            }
+            For::User(user) => {
+                let holder = self.holder(&standing, user, "")?;
+                let cleared = dominates(&holder.clearance, &known.label);
+                (holder.clearance.clone(), within(holder.user.clone(), Action::Read, resource, cleared), None)
+            }
+        };
+        let question: Question = known.asked(question);
+        let cleared = question.context.dominates;
+        Ok(Explained {
+            cleared,
+            uncleared_because: (!cleared).then(|| why_not(&standing, &clearance, &known.label)),
+            policies: standing.decider.explain(&question),
+            disclosed,
+        })
+    }
+
+    /// What other policies would have decided of what was decided, over at most so many of the rulings that are kept.
+    ///
+    /// # Errors
+    /// [`Error::Wrong`] if these are no policies.
+    pub fn replay(&self, base: Option<decide::Base>, policies: &[Text]) -> Result<Replay, Error> {
+        let base = base.unwrap_or(self.standing().base);
+        let candidate = RuleSet::build(base, policies).map_err(Wrong::from)?;
+        let recorded = self.0.graph.scan::<Decisions, _>(&()).iter().take(decide::limits::MOST_QUESTIONS);
+        let mut questions = Vec::new();
+        for entry in recorded {
+            let (_, Json(mut record)) = entry?;
+            if let Value::Object(record) = &mut record {
+                // What an earlier candidate said is no part of it.
+                record.remove("shadow");
+            }
+            questions.push(
+                serde_json::from_value::<Recorded>(record).map_err(|error| {
+                    Wrong(vec![format!("a ruling that was kept cannot be read: {error}")])
+                })?,
+            );
+        }
+        Ok(decide::replay(questions, &candidate))
+    }
+
+    /// What counts of policies now: the base, and each policy with where it stands.
+    #[must_use]
+    pub fn policies(&self) -> PoliciesShown {
+        let standing = self.standing();
+        let rules = standing.decider.rules();
+        let shown = |rule: &decide::Rule| RuleShown {
+            id: rule.id.clone(),
+            permits: rule.permits,
+            reason: rule.reason.clone(),
+            file: rule.file.clone(),
+            line: rule.line,
+            text: rule.text(),
+        };
+        PoliciesShown {
+            base: standing.base,
+            revision: rules.revision().to_string(),
+            rules: rules.rules().map(shown).collect(),
+            warnings: rules.warnings().iter().map(ToString::to_string).collect(),
+            candidate: standing.decider.candidate().map(|set| set.revision().to_string()),
+        }
+    }
+
+    /// Whether a user may do what is for administrators; why not, if not.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn permits(&self, user: &UserId, device: &str, action: Action) -> Result<Result<(), String>, Error> {
+        let standing = self.standing();
+        let holder = self.holder(&standing, user, device)?;
+        let this = decide::Server {
+            name: self.0.server.to_string(),
+            local: true,
+            accredited: true,
+            ..decide::Server::default()
+        };
+        let resource = decide::Resource::Server(Arc::new(this));
+        let mut question = within(holder.user.clone(), action, resource, true);
+        question.context.via = decide::Door::Admin;
+        let ruling = rule(&standing, &self.0.ledger, question);
+        if !ruling.allowed {
+            self.refuse(action.as_str(), user.as_str(), "", &ruling.why);
+        }
+        Ok(if ruling.allowed { Ok(()) } else { Err(ruling.why.clone()) })
+    }
+
+    /// Notes what an officer made of an event in quarantine.
+    pub fn note_judged(&self, officer: &UserId, event: &EventId, outcome: &str) {
+        tracing::info!(target: "postern::border", %officer, %event, outcome, "quarantine");
+        self.0.ledger.note_refusal(json!({
+            "action": "quarantine", "who": officer, "what": event, "why": outcome, "at": now_ms(),
+        }));
+    }
+}
+
+/// The policies that count.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PoliciesShown {
+    /// What crosses the border before any of the operator's policies says more.
+    #[schema(value_type = String)]
+    pub base: decide::Base,
+    /// Names the set.
+    pub revision: String,
+    /// All of them, those of the base too.
+    pub rules: Vec<RuleShown>,
+    /// What is suspicious about them.
+    pub warnings: Vec<String>,
+    /// Names the set that runs in the shadow, if one does.
+    pub candidate: Option<String>,
+}
+
+/// A policy.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct RuleShown {
+    /// Its name.
+    pub id: String,
+    /// Whether it permits, or forbids.
+    pub permits: bool,
+    /// What it is for.
+    pub reason: Option<String>,
+    /// Where it stands.
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// Its text.
+    pub text: String,
+}
