@@ -227,6 +227,13 @@ impl Link {
         missing
     }
 
+    /// Those of them that others wait for. The rest was passed over: a keyframe stood for it.
+    pub fn needed(&self) -> Vec<RangeInclusive<u64>> {
+        let mut needed = self.missing();
+        needed.retain(|range| *range.start() > self.last);
+        needed
+    }
+
     /// What to ask the other side for, by word of mouth.
     pub fn ticket(&self, rooms: Vec<RoomDigest>) -> Ticket {
         let highest = self.parked.last_key_value().map_or(0, |(seq, _)| *seq).max(self.last);

@@ -3,11 +3,7 @@
 use crate::PROGRAM;
 use postern_world::{Client, Server};
 use serde_json::{Value, json};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Output,
-};
+use std::{fs, path::PathBuf, process::Output};
 use tempfile::TempDir;
 
 /// A server to which no network leads, with its border's directory.
@@ -198,9 +194,4 @@ pub fn good(import: Value) -> Value {
         assert_eq!(bundle["taken"]["refused"], json!([]), "{import:#}");
     }
     import
-}
-
-/// What the first of a file's bundles is called.
-pub fn name(path: &Path) -> String {
-    path.file_name().unwrap().to_string_lossy().into_owned()
 }

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod diode;
 mod enclaves;
+mod gaps;
+mod hostile;
 mod sharing;
 
 /// The program under test.

@@ -127,7 +127,7 @@ impl Federation {
         }
         let link = state.receiving(&public);
         imported.waiting = list(&arrived)?.into_iter().map(|found| found.place.seq).collect();
-        imported.missing = link.missing().iter().map(|range| (*range.start(), *range.end())).collect();
+        imported.missing = link.needed().iter().map(|range| (*range.start(), *range.end())).collect();
         if !imported.missing.is_empty() {
             imported.ticket = Some(link.ticket(Vec::new()).to_string());
         }

@@ -17,7 +17,7 @@ use postern_graph::{
 };
 use postern_rooms::{Asker, Event, Form, MembershipKind, media_shown, now_ms};
 use postern_users::{KeyClaim, QueriedKeys};
-use ruma::UserId;
+use ruma::{RoomId, UserId};
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest, Sha256};
@@ -203,7 +203,7 @@ impl Federation {
         let told = state.told;
         let link = state.receiving(&keys::public(&into.link)?);
         let place = postern_bundles::Place { link: link.id(), epoch: link.epoch(), seq: link.last() };
-        let mut missing = link.missing();
+        let mut missing = link.needed();
         missing.truncate(limits::RANGES as usize);
         if place.seq == 0 {
             return Ok(None);
@@ -248,6 +248,9 @@ impl Export<'_> {
             by_room.entry(rooms.event(num)?.record.room).or_default().insert(num);
         }
         let shared = self.shared_rooms()?;
+        for room in self.followed_rooms()? {
+            by_room.entry(room).or_default().extend(rooms.head(room)?.unwrap_or_default().extremities);
+        }
         for room in &shared {
             by_room.entry(*room).or_default().extend(rooms.head(*room)?.unwrap_or_default().extremities);
         }
@@ -298,14 +301,54 @@ impl Export<'_> {
         Ok(shared)
     }
 
+    /// Where nothing comes back: the rooms that users of the peer are invited to. Nobody hears of their joins.
+    fn followed_rooms(&self) -> Result<BTreeSet<RoomNum>, Error> {
+        let federation = self.federation;
+        let mut followed = BTreeSet::new();
+        if self.way.into.is_some() {
+            return Ok(followed);
+        }
+        for (room, _) in federation.all_kept(&self.way.peer, "followed")? {
+            if let Some(room) =
+                RoomId::parse(room).ok().map(|id| federation.0.rooms.room(&id)).transpose()?.flatten()
+            {
+                followed.insert(room);
+            }
+        }
+        Ok(followed)
+    }
+
+    /// Whether a user of the peer is invited to a room of which nothing comes back.
+    fn is_followed(&self, room: RoomNum) -> Result<bool, Error> {
+        let rooms = &self.federation.0.rooms;
+        if self.way.into.is_some() || !rooms.may_know(&self.way.peer, room)? {
+            return Ok(false);
+        }
+        for (user, _) in rooms.members_of(room, MembershipKind::Invite)? {
+            if rooms.user_id(user)?.server_name() == self.way.peer {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn room(&mut self, room: RoomNum, ends: &[EventNum], is_shared: bool) -> Result<(), Error> {
         let (federation, peer) = (self.federation, &self.way.peer);
         let rooms = &federation.0.rooms;
-        let planner = Planner::new(federation, peer, self.keyframe && is_shared)?;
+        let is_followed = !is_shared && self.is_followed(room)?;
+        let planner = Planner::new(federation, peer, self.keyframe && (is_shared || is_followed))?;
         let id = rooms.room_id(room)?;
         let version = rooms.version_of(room)?.id.to_string();
         if !is_shared {
-            for num in ends {
+            let invites: Vec<EventNum> = match self.keyframe && is_followed {
+                true => rooms
+                    .members_of(room, MembershipKind::Invite)?
+                    .into_iter()
+                    .map(|(_, event)| event)
+                    .collect(),
+                false => ends.to_vec(),
+            };
+            for num in &invites {
                 let event = rooms.event(*num)?;
                 if event.record.is_visible() && event.membership() == Some(MembershipKind::Invite) {
                     self.invite(&planner, &event, &version)?;
@@ -366,6 +409,7 @@ impl Export<'_> {
         self.outgoing.add(&plain(Kind::Request, &request)?)?;
         self.piece(&planner.invitation(event)?, false)?;
         self.told.insert(event.num, IN_PLACE);
+        keep(&mut self.commit, peer, "followed", event.room_id.as_str(), Vec::new());
         self.says_something = true;
         Ok(())
     }
@@ -437,7 +481,7 @@ impl Export<'_> {
         let pdu = if is_shared {
             let asking = rooms.asking(peer, &event.room_id)?;
             Some(rooms.served(asking, event)?)
-        } else if is_authorizing {
+        } else if is_authorizing || self.is_told_as_invited(event)? {
             rooms.released(peer, event)?
         } else {
             federation.0.outbox.form_by_hand(peer, event)?
@@ -450,6 +494,17 @@ impl Export<'_> {
             }
         }
         Ok(pdu)
+    }
+
+    /// Whether an event is told although the peer's users are only invited, as far as this side knows.
+    fn is_told_as_invited(&self, event: &Event) -> Result<bool, Error> {
+        if !event.record.is_visible() || !self.is_followed(event.record.room)? {
+            return Ok(false);
+        }
+        let rooms = &self.federation.0.rooms;
+        let rule = rooms.state_in(event.record.state_before, "m.room.history_visibility", "")?;
+        let rule = rule.and_then(|event| event.content_text("history_visibility"));
+        Ok(event.state_key().is_some() || rule.as_deref() != Some("joined"))
     }
 
     /// The keys of a local user whom the peer's users may write to, if they are others than were told, and one-time keys.

@@ -304,6 +304,10 @@ impl<'f> Taking<'f> {
 
     /// Whether an event is of those that are history.
     fn is_history(&self, pdu: &CanonicalJsonObject) -> Result<bool, Error> {
+        if room_of(pdu).is_none() {
+            // The create event is the beginning of the room's history, wherever it stands.
+            return Ok(self.room.past.len() < HISTORY);
+        }
         let (Some(id), false) = (&self.room.id, self.room.history.is_empty()) else { return Ok(false) };
         let rooms = &self.federation.0.rooms;
         let Some(room) = rooms.room(id)? else { return Ok(false) };
