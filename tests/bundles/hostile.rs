@@ -5,7 +5,7 @@ use crate::{
     sharing::bodies,
 };
 use postern_bundles::{
-    BundleId, BundleKind, Fields, Hash, Kind, Place, Recipient, Record, SecretKey,
+    BundleId, BundleKind, Fields, Hash, Kind, LinkId, Place, Recipient, Record, SecretKey,
     command::LinkFile,
     spool::{Name, Spool},
 };
@@ -252,6 +252,23 @@ fn attack_52_an_expired_bundle_takes_the_administrators_word() {
     assert!(why(&import).contains("not to be imported after"), "{import:#}");
     good(pair.b.done(&["import", "courier", "--expired"]));
     bob.join(&room);
+}
+
+#[test]
+fn attack_52_a_zip_bomb_is_refused_and_costs_nothing() {
+    let pair = Pair::new();
+    // The bomb is signed and sealed with keys that everybody has.
+    let link =
+        LinkFile { link: LinkId(*b"testlink"), epoch: 1, key: SecretKey::from_seed(&[1; 32]).public() };
+    fs::write(pair.b.path("ab.link.json"), serde_json::to_string(&link).unwrap()).unwrap();
+    let identity = postern_bundles::Identity::from_bytes([5; 32]);
+    fs::write(pair.b.path("own.identity.secret"), identity.reveal().as_str()).unwrap();
+    let into = pair.media.path().join("ab");
+    fs::create_dir_all(&into).unwrap();
+    let bomb = concat!(env!("CARGO_MANIFEST_DIR"), "/bundles/tests/vectors/bomb.mfb");
+    let name = Name { place: Place { link: link.link, epoch: 1, seq: 1 }, volume: None };
+    fs::copy(bomb, into.join(name.to_string())).unwrap();
+    assert!(why(&pair.b.import()).contains("packed more tightly"));
 }
 
 #[test]

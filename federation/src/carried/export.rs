@@ -278,7 +278,7 @@ impl Export<'_> {
             }
         }
         for user in known_to {
-            self.keys_of(&*rooms.user_id(user)?, state).await?;
+            self.keys_of(&rooms.user_id(user)?, state).await?;
         }
         self.wants(state)?;
         self.media(&shared, state)

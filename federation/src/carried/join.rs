@@ -63,7 +63,7 @@ impl Federation {
         }
         let find = |kind: &str| state.iter().find(|event| event.kind().to_string() == kind);
         let create = find("m.room.create").ok_or_else(nothing)?;
-        rooms.check_entry_elsewhere(user, room_id, create_content(&*raw(create.json())?).as_deref())?;
+        rooms.check_entry_elsewhere(user, room_id, create_content(&raw(create.json())?).as_deref())?;
         let mut auth: Vec<&EventId> = vec![&invite.id];
         if !version.rules.authorization.room_create_event_id_as_room_id {
             auth.push(&create.id);

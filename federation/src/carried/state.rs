@@ -65,7 +65,7 @@ impl State {
 
     /// The sending end of a link.
     pub(super) fn sending(&mut self, link: LinkId) -> &mut Outbound {
-        if !self.out.as_ref().is_some_and(|out| out.next().0.link == link) {
+        if self.out.as_ref().is_none_or(|out| out.next().0.link != link) {
             self.out = Some(Outbound::new(link));
             self.to_place.clear();
             self.acknowledged = 0;
