@@ -186,15 +186,31 @@ fn ask(command: &BundleCommand, config: &Config) -> Result<String, Error> {
             Err(Error::Refused(answer.get("error").and_then(Value::as_str).unwrap_or(&status).to_owned()))
         }
     };
+    let is_more = |bundle: Option<&Value>| bundle.and_then(|bundle| bundle.get("more")) == Some(&true.into());
+    // What is due may be more than a bundle takes.
+    let export = |by: &Administrator, link: &str, keyframe: bool| {
+        let mut made = Vec::new();
+        loop {
+            let answer = asked(by, "export", Some(json!({ "link": link, "keyframe": keyframe })))?;
+            made.extend(answer.get("bundle").filter(|bundle| !bundle.is_null()).cloned());
+            if !is_more(answer.get("bundle")) {
+                return Ok::<_, Error>(made);
+            }
+        }
+    };
     let answer = match command {
         BundleCommand::Export(Export { link, keyframe, by }) => {
-            asked(by, "export", Some(json!({ "link": link, "keyframe": keyframe })))?
+            json!({ "bundles": export(by, link, *keyframe)? })
         }
         BundleCommand::Import(Import { link, expired, by }) => {
             asked(by, "import", Some(json!({ "link": link, "expired": expired })))?
         }
         BundleCommand::Resync(Resync { link, ticket: Some(ticket), by }) => {
-            asked(by, "resync", Some(json!({ "link": link, "ticket": ticket })))?
+            let mut answer = asked(by, "resync", Some(json!({ "link": link, "ticket": ticket })))?;
+            if is_more(answer.get("keyframe")) {
+                answer["further"] = export(by, link, true)?.into();
+            }
+            answer
         }
         BundleCommand::Resync(Resync { link, ticket: None, by }) => {
             let answer = asked(by, "links", None)?;

@@ -11,7 +11,7 @@ use std::{
 /// How long connecting, sending and reading may take, each.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest answer that is read, bytes: lines of JSON and headers.
-const MAX_ANSWER: u64 = 1 << 20;
+const MAX_ANSWER: u64 = 16 << 20;
 
 /// Why the server is not known to be ready.
 #[derive(Debug, thiserror::Error)]

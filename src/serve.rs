@@ -23,7 +23,7 @@ use ruma::ServerName;
 use std::{io::Write, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
 use tower_http::{catch_panic::CatchPanicLayer, timeout::RequestBodyTimeoutLayer};
@@ -81,15 +81,16 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let stopping = CancellationToken::new();
     let (api, federation, border) = api(&config, &graph, &name, &stopping)?;
 
+    // Before anybody can find that the server is ready.
+    let signals = Signals::catch()?;
     // Addresses first: what cannot be listened on is said before anything is promised.
     let tls = Tls::load(&config.listeners)?;
     let listeners = bind_all(&config.listeners.client, &config.listeners.client_tls, tls.as_ref()).await?;
     let for_servers =
         bind_all(&config.listeners.federation, &config.listeners.federation_tls, tls.as_ref()).await?;
     // Other servers are answered where clients are, too: behind one proxy, as is usual.
-    let for_officers = postern_admin::router(api.clone(), border.clone());
+    let for_officers = postern_admin::router(api.clone(), border.clone(), federation.clone());
     let router = postern_client::router(api.clone()).merge(federation.router()).merge(for_officers);
-    let router = router.merge(federation.bundles_router());
     let router = with_layers(router, &config).merge(health::routes(graph.clone(), stopping.clone()));
     let server = |router| {
         Arc::new(Server::new(router, &config.listeners.trusted_proxies, &config.limits, stopping.clone()))
@@ -115,6 +116,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
             tracing::error!(%error, "releases that were decided cannot be finished");
         }
     });
+    tasks.spawn(border.clone().keep_acls(api.rooms.clone(), stopping.clone()));
     let followers = postern_client::start(&api);
     // What servers by hand are due is queued like what goes over the network.
     let sends = config.federation.enabled || !border.by_hand().is_empty();
@@ -130,7 +132,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     tracing::info!(server_name = %name, addresses = addresses.join(" "), "ready");
     welcome(&api, addresses.first().map(String::as_str)).await?;
 
-    until_stopped(tls.as_deref(), &federation, &border).await?;
+    until_stopped(signals, tls.as_deref(), &federation, &border).await?;
     tracing::info!("stopping");
     stopping.cancel();
     while tasks.join_next().await.is_some() {}
@@ -268,16 +270,35 @@ async fn welcome(api: &Api, address: Option<&str>) -> Result<(), Error> {
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
+/// The signals that are listened to. What is not listened to ends the program.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, Error> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits for SIGTERM or SIGINT; SIGHUP reads the certificates and the border's directory again.
-async fn until_stopped(tls: Option<&Tls>, federation: &Federation, border: &Border) -> Result<(), Error> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
+async fn until_stopped(
+    mut signals: Signals,
+    tls: Option<&Tls>,
+    federation: &Federation,
+    border: &Border,
+) -> Result<(), Error> {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => {
+            _ = signals.terminate.recv() => return Ok(()),
+            _ = signals.interrupt.recv() => return Ok(()),
+            _ = signals.hang_up.recv() => {
                 match tls.map(Tls::reload) {
                     Some(Ok(())) => tracing::info!("the certificate was read again"),
                     Some(Err(error)) => tracing::error!(%error, "the old certificate stays in use"),

@@ -36,10 +36,14 @@ impl Officer {
     /// # Errors
     /// Forbidden if no policy permits it.
     pub fn may(&self, action: Action) -> Result<(), Failure> {
-        match self.border.permits(&self.session.user_id, &self.session.device_id, action)? {
-            Ok(()) => Ok(()),
-            Err(why) => Err(ApiError::forbidden(format!("you may not do this ({action}): {why}")).into()),
-        }
+        let Err(why) = self.permitted(action)? else { return Ok(()) };
+        self.border.note_forbidden(&self.session.user_id, action, &why);
+        Err(ApiError::forbidden(format!("you may not do this ({action}): {why}")).into())
+    }
+
+    /// Whether policies permit it; why not, if not.
+    pub fn permitted(&self, action: Action) -> Result<Result<(), String>, Failure> {
+        Ok(self.border.permits(&self.session.user_id, &self.session.device_id, action)?)
     }
 
     /// As whoever sees events.
@@ -78,6 +82,7 @@ impl From<Error> for Failure {
             Error::Rooms(error) => error.into(),
             Error::Users(error) => error.into(),
             Error::Media(error) => error.into(),
+            Error::PolicyKey(why) => ApiError::internal(&why),
         })
     }
 }

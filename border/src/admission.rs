@@ -2,6 +2,7 @@
 
 use crate::{
     Border, Error,
+    acls::{self, ACL},
     facts::{ENCRYPTION, FLOOR, LABEL, RoomFacts, room_facts, text_of},
     gate::{dominates, why_not},
     rulings::{rule, within},
@@ -11,7 +12,7 @@ use postern_policy::{
     Label,
     decide::{Action, Resource},
 };
-use postern_rooms::{CreateRoom, Error as RoomsError, Preset, Rooms};
+use postern_rooms::{CLEARANCE, CreateRoom, Error as RoomsError, Preset, Rooms};
 use ruma::{RoomId, UserId, room_id};
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -132,20 +133,19 @@ impl Border {
             state(
                 request,
                 "m.room.join_rules",
-                json!({
-                    "join_rule": "restricted",
-                    "allow": [{ "type": "io.postern.clearance" }],
-                }),
+                json!({ "join_rule": "restricted", "allow": [{ "type": CLEARANCE }] }),
             );
         }
-        let mut allow: Vec<String> = standing
-            .peers()
-            .filter(|(_, peer)| dominates(&peer.clearance, &facts.floor))
-            .map(|(name, _)| name.host().to_owned())
-            .collect();
-        allow.push(self.0.server.host().to_owned());
-        allow.sort();
-        state(request, "m.room.server_acl", json!({ "allow": allow, "deny": [], "allow_ip_literals": true }));
+        let allow = acls::allowed(standing, &self.0.server, facts);
+        state(request, ACL, acls::content(&allow));
+        if standing.policy_server {
+            let key = self.0.policy_key.public();
+            state(
+                request,
+                "m.room.policy",
+                json!({ "via": self.0.server, "public_keys": { "ed25519": key } }),
+            );
+        }
     }
 
     /// Why a local user may not enter a room of another server.

@@ -42,9 +42,25 @@ pub struct Outgoing {
     /// The largest file, bytes: longer bundles are in volumes.
     #[serde(default)]
     pub volume_bytes: Option<u64>,
+    /// Events in one bundle, about: no other room is begun after so many. The rest goes into the next.
+    #[serde(default = "events")]
+    pub events: usize,
+    /// Bytes of files in one bundle, about: no other file is begun after so many. The rest goes into the next.
+    #[serde(default = "file_bytes")]
+    pub file_bytes: u64,
     /// After how many days a bundle is not to be imported any more; without, it always is.
     #[serde(default)]
     pub expires_days: Option<u64>,
+}
+
+/// Half of the records that a bundle may have: the last room adds its own, and files are in pieces.
+const fn events() -> usize {
+    500_000
+}
+
+/// Half of the bytes of which one may be: 32 GiB.
+const fn file_bytes() -> u64 {
+    32 << 30
 }
 
 /// The direction from the peer.

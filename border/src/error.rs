@@ -8,6 +8,9 @@ pub enum Error {
     /// What the security officer wrote cannot be used.
     #[error(transparent)]
     Wrong(#[from] Wrong),
+    /// The key of the policy server.
+    #[error("the policy server's key: {0}")]
+    PolicyKey(String),
     /// The store failed.
     #[error(transparent)]
     Graph(#[from] postern_graph::Error),

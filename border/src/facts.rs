@@ -8,8 +8,7 @@ use ruma::OwnedRoomId;
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, sync::Arc};
 
-/// The content key of labels, in create events and others.
-pub const LABEL: &str = "io.postern.label";
+pub use postern_rooms::LABEL;
 /// The content key, in create events, of the label up to which a room's servers and members have to be cleared at least, where
 /// that is lower than the room's label.
 pub const FLOOR: &str = "io.postern.floor";

@@ -6,14 +6,14 @@ use crate::{
     rulings::{across, hour, rule, user_of, within},
     standing::{Holder, Party, Peer, Standing},
 };
-use postern_graph::RoomNum;
+use postern_graph::{EventNum, RoomNum, event::flags};
 use postern_policy::{
     ResolvedClearance,
     decide::{self, Action, Resource},
 };
 use postern_rooms::{
     Asker, CreateRoom, Draft, Entry, Error as RoomsError, Event, Form, Gate, Later, Rooms, now_ms,
-    view::Viewer,
+    version::Version, view::Viewer,
 };
 use ruma::{RoomId, ServerName, UserId};
 use serde_json::{json, value::RawValue};
@@ -104,15 +104,19 @@ impl Border {
         facts: &RoomFacts,
         event: &Event,
     ) -> Result<Arc<EventFacts>, Error> {
-        let place = (event.num, event.record.redacted_by.is_some());
-        if let Some(known) = standing.events.get(&place) {
+        // What it says is another thing once it is redacted, or its content comes.
+        let place = (event.num, event.record.redacted_by.is_some() || event.record.has(flags::COPY));
+        let is_stored = event.num != EventNum::UNPLACED;
+        if is_stored && let Some(known) = standing.events.get(&place) {
             return Ok(known);
         }
         let server = event.sender().server_name();
         let peer = (server != rooms.server_name()).then(|| standing.peer(server));
         let default = peer.as_ref().and_then(|peer| peer.default_label.as_ref());
         let known = Arc::new(EventFacts::of(standing, rooms, facts, event, default)?);
-        standing.events.insert(place, known.clone());
+        if is_stored {
+            standing.events.insert(place, known.clone());
+        }
         Ok(known)
     }
 
@@ -191,6 +195,10 @@ impl Border {
         }
         self.0.ledger.form(event.num, server, || {
             let known = self.event_facts(standing, rooms, &facts, event)?;
+            if event.record.has(flags::COPY) {
+                // There is nothing else to be had here. If the content comes, who got the copy keeps it.
+                return Ok((Form::Redacted, 0));
+            }
             if known.is_never_redacted {
                 return Ok((Form::Whole, 0));
             }
@@ -271,6 +279,19 @@ impl Border {
         Ok(Some(format!("you are not cleared for this room: {why}")))
     }
 
+    /// Whether a user may come into a labelled room uninvited.
+    fn is_cleared(
+        &self,
+        standing: &Standing,
+        rooms: &Rooms,
+        user: &UserId,
+        room: RoomNum,
+    ) -> Result<bool, Error> {
+        let facts = room_facts(standing, rooms, room)?;
+        // Of what has no label, who is cleared says nothing.
+        Ok(!facts.is_unlabelled() && self.may_join(standing, rooms, user, &facts)?.is_ok())
+    }
+
     /// Whether a user may be in a room, or why not.
     pub(crate) fn may_join(
         &self,
@@ -300,7 +321,12 @@ impl Border {
     }
 
     /// Why an event of another server is not let in.
-    fn kept_out(&self, standing: &Standing, rooms: &Rooms, event: &Event) -> Result<Option<String>, Error> {
+    pub(crate) fn kept_out(
+        &self,
+        standing: &Standing,
+        rooms: &Rooms,
+        event: &Event,
+    ) -> Result<Option<String>, Error> {
         let facts = room_facts(standing, rooms, event.record.room)?;
         if self.is_plain(standing, rooms, &facts, event)? {
             return Ok(None);
@@ -321,6 +347,8 @@ impl Border {
             Ok(label) => label,
             Err(error) => return Ok(Some(error.to_string())),
         };
+        // Told without its content it says nothing that would have to be believed. If that comes, it is looked at again.
+        let is_copy = event.record.has(flags::COPY);
         if let (Some(said), Ok(ceiling)) = (&known.said, &facts.ceiling) {
             let said = match standing.resolve(Some(said)) {
                 Ok(said) => said,
@@ -338,7 +366,7 @@ impl Border {
                 return Ok(Some("its label is below that of what it relates to".to_owned()));
             }
         }
-        let believed = peer.accreditation.dominates(label) || known.is_never_redacted;
+        let believed = is_copy || peer.accreditation.dominates(label) || known.is_never_redacted;
         let resource = self.resource(standing, rooms, &facts, event, &known)?;
         let question = known.asked(across(&peer, Action::Admit, resource, believed));
         let ruling = rule(standing, &self.0.ledger, question);
@@ -359,7 +387,7 @@ impl Border {
     pub(crate) fn refuse(&self, action: &'static str, who: &str, what: &str, why: &str) {
         metrics::counter!("postern_border_refused", "action" => action).increment(1);
         // Who tries again and again is told of once an hour.
-        let (place, hour) = ((who.to_owned(), what.to_owned(), why.to_owned()), hour());
+        let (place, hour) = ((action, who.to_owned(), what.to_owned(), why.to_owned()), hour());
         if self.0.told.get(&place) == Some(hour) {
             return;
         }
@@ -430,8 +458,36 @@ impl Gate for Border {
         self.enters_elsewhere(&self.standing(), rooms, user, room, create).map_err(told)
     }
 
+    fn policy_key(&self) -> String {
+        self.0.policy_key.public()
+    }
+
+    fn is_policy_server(&self) -> bool {
+        self.standing().policy_server
+    }
+
+    fn recommended(
+        &self,
+        rooms: &Rooms,
+        version: &Version,
+        event: &Event,
+    ) -> Result<Result<String, String>, RoomsError> {
+        self.recommends(&self.standing(), rooms, version, event).map_err(told)
+    }
+
+    fn clears(&self, rooms: &Rooms, user: &UserId, room: RoomNum) -> Result<bool, RoomsError> {
+        self.is_cleared(&self.standing(), rooms, user, room).map_err(told)
+    }
+
     fn may_read(&self, rooms: &Rooms, viewer: &Viewer<'_>, event: &Event) -> Result<bool, RoomsError> {
         self.reads(&self.standing(), rooms, viewer, event).map_err(told)
+    }
+
+    fn may_read_all(&self, rooms: &Rooms, user: &UserId, room: RoomNum) -> Result<bool, RoomsError> {
+        let standing = self.standing();
+        let facts = room_facts(&standing, rooms, room).map_err(told)?;
+        let holder = self.holder(&standing, user, "").map_err(told)?;
+        Ok(dominates(&holder.clearance, &facts.ceiling))
     }
 
     fn may_fetch(&self, rooms: &Rooms, asker: Asker<'_>, media: &str) -> Result<bool, RoomsError> {

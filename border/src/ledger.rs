@@ -84,7 +84,21 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn server(&self, name: &ServerName) -> Result<ServerNum, Error> {
+    /// Whether a server got all of an event.
+    pub(crate) fn got_whole(&self, event: EventNum, server: &ServerName) -> Result<bool, Error> {
+        let Some(server) = self.known_server(server)? else { return Ok(false) };
+        if let Some(pending) = self.pending.get(&(event, server)) {
+            return Ok(pending.whole);
+        }
+        Ok(self.graph.get::<Disclosures>(&(event, server))?.is_some_and(|(whole, _, _)| whole == 1))
+    }
+
+    /// The number of a server, if anything was ever kept of it.
+    pub(crate) fn known_server(&self, name: &ServerName) -> Result<Option<ServerNum>, Error> {
+        Ok(self.graph.number(NameKind::Server, name.as_str())?.map(ServerNum))
+    }
+
+    fn server(&self, name: &ServerName) -> Result<ServerNum, Error> {
         if let Some(number) = self.servers.get(name) {
             return Ok(*number);
         }

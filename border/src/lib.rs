@@ -4,6 +4,7 @@
 //! can set aside; Cedar policies decide the rest. What leaves is in the disclosure ledger before it leaves, and stays what it
 //! was; what is refused is kept with its reason.
 
+mod acls;
 mod admission;
 mod by_hand;
 mod error;
@@ -12,6 +13,8 @@ mod files;
 mod gate;
 mod ledger;
 pub mod limits;
+mod open;
+mod policy_server;
 mod records;
 mod releases;
 mod requests;
@@ -27,7 +30,7 @@ pub use by_hand::{ByHand, CarriedEntry, Incoming, Joined, Outgoing};
 pub use error::Error;
 pub use facts::{ENCRYPTION, FLOOR, LABEL};
 pub use ledger::{Disclosure, ruling_text};
-pub use records::{Disclosed, Explained, For, PoliciesShown, RuleShown, Ruling};
+pub use records::{Disclosed, Explained, For, PoliciesShown, Refusal, RuleShown, Ruling};
 pub use releases::{RELEASE, Release, ReleaseState, ReleaseWish};
 pub use settings::{DeviceEntry, Directory, Hours, PeerEntry, UserEntry, Wrong};
 pub use spills::{FollowUp, Spill, SpilledEvent, SpilledFile};
@@ -35,6 +38,7 @@ pub use table::{HolderKind, PeerShown, Written};
 
 use arc_swap::ArcSwap;
 use ledger::Ledger;
+use policy_server::PolicyKey;
 use postern_graph::{Graph, codec::Raw, schema::ServerState};
 use postern_media::Media;
 use postern_policy::decide::Accepted;
@@ -45,6 +49,7 @@ use ruma::{OwnedServerName, ServerName};
 use standing::Standing;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use table::Tables;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How often what was refused is written down.
@@ -68,8 +73,11 @@ pub(crate) struct Inner {
     pub(crate) writing: tokio::sync::Mutex<()>,
     /// Whoever decides about releases and spills.
     pub(crate) deciding: tokio::sync::Mutex<()>,
+    pub(crate) policy_key: PolicyKey,
+    /// The rooms' access control lists have to be looked at.
+    pub(crate) acls_stale: Notify,
     /// Refusals that were told of lately, and when.
-    pub(crate) told: Cache<(String, String, String), u64>,
+    pub(crate) told: Cache<(&'static str, String, String, String), u64>,
 }
 
 impl Border {
@@ -91,7 +99,6 @@ impl Border {
         Ok(Self(Arc::new(Inner {
             server: server.to_owned(),
             ledger: Ledger::new(graph.clone()),
-            graph,
             users,
             media,
             directory,
@@ -99,6 +106,9 @@ impl Border {
             requests: Requests::default(),
             writing: tokio::sync::Mutex::default(),
             deciding: tokio::sync::Mutex::default(),
+            policy_key: PolicyKey::load(&graph, server)?,
+            acls_stale: Notify::new(),
+            graph,
             told: Cache::new(limits::REFUSALS_TOLD),
         })))
     }

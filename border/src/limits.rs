@@ -18,10 +18,14 @@ pub const FORMS_IN_MEMORY: usize = 200_000;
 pub const REFUSALS: usize = 100_000;
 /// Refusals that may wait for being written down; more are counted only.
 pub const PENDING_REFUSALS: usize = 10_000;
-/// Events showing a file that are looked at for one that lets it out.
+/// Events showing a file, the first ones, that are looked at for one that lets it out.
 pub const SHOWING_EVENTS: usize = 200;
 /// Rooms of an uploader that are looked at for a file that no event shows.
 pub const UPLOADERS_ROOMS: usize = 5_000;
+/// Rooms whose access control lists are looked at before others get their turn.
+pub const ACLS_AT_ONCE: usize = 500;
+/// Members who are asked for, one after the other, to set the access control list of a room.
+pub const ACL_KEEPERS: usize = 3;
 /// Refusals of which it is remembered that they were told of.
 pub const REFUSALS_TOLD: usize = 10_000;
 /// Servers in the table that administrators write.
@@ -38,5 +42,9 @@ pub const RELEASES_WAITING: usize = 100;
 pub const RELEASES: usize = 1_000_000;
 /// Events that one spill is followed to.
 pub const SPILLED_EVENTS: usize = 1_000;
+/// Members who are asked for, one after the other, to redact what was spilled.
+pub const REDACTORS: usize = 10;
+/// Rulings that other policies are asked about at once.
+pub const REPLAYED: usize = 100_000;
 /// Users of a room that are looked at for whether they could read what was spilled.
 pub const SPILL_READERS: usize = 10_000;

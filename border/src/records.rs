@@ -23,6 +23,9 @@ use utoipa::ToSchema;
 /// A ruling as it is kept: its number, and what was asked and answered.
 pub type Ruling = (u64, Value);
 
+/// A refusal as it is kept: its place, and who was refused what and why.
+pub type Refusal = ((u64, u64), Value);
+
 /// An event as another server got it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Disclosed {
@@ -93,13 +96,17 @@ impl Border {
         range.iter().take(most).map(one).collect()
     }
 
-    /// What was refused, the latest first, before a time in milliseconds since the epoch; at most so many.
+    /// What was refused, the latest first, before a place; at most so many, each with its place.
     ///
     /// # Errors
     /// The store's.
-    pub fn refusals(&self, before: u64, most: usize) -> Result<Vec<Value>, Error> {
-        let range = self.0.graph.scan::<Refusals, _>(&()).below(&(before,)).reverse();
-        range.iter().take(most).map(|entry| Ok(entry?.1.0)).collect()
+    pub fn refusals(&self, before: (u64, u64), most: usize) -> Result<Vec<Refusal>, Error> {
+        let range = self.0.graph.scan::<Refusals, _>(&()).below(&before).reverse();
+        let one = |entry: Result<((u64, u64), Json<Value>), postern_graph::Error>| {
+            let (place, Json(record)) = entry?;
+            Ok((place, record))
+        };
+        range.iter().take(most).map(one).collect()
     }
 
     /// Which servers got an event, and in which form.
@@ -122,7 +129,7 @@ impl Border {
         after: EventNum,
         most: usize,
     ) -> Result<(Vec<Disclosed>, Option<EventNum>), Error> {
-        let server = self.0.ledger.server(server)?;
+        let Some(server) = self.0.ledger.known_server(server)? else { return Ok((Vec::new(), None)) };
         let mut found = Vec::new();
         let from = (EventNum(after.0.saturating_add(1)),);
         for (seen, entry) in self.0.graph.scan::<Disclosures, _>(&()).from(&from).iter().enumerate() {
@@ -171,28 +178,29 @@ impl Border {
         })
     }
 
-    /// What other policies would have decided of what was decided, over at most so many of the rulings that are kept.
+    /// What other policies would have decided of what was decided, over a bounded number of the rulings that are kept.
     ///
     /// # Errors
     /// [`Error::Wrong`] if these are no policies.
     pub fn replay(&self, base: Option<decide::Base>, policies: &[Text]) -> Result<Replay, Error> {
         let base = base.unwrap_or(self.standing().base);
         let candidate = RuleSet::build(base, policies).map_err(Wrong::from)?;
-        let recorded = self.0.graph.scan::<Decisions, _>(&()).iter().take(decide::limits::MOST_QUESTIONS);
-        let mut questions = Vec::new();
-        for entry in recorded {
+        let recorded = |entry: Result<((u64,), Json<Value>), postern_graph::Error>| {
             let (_, Json(mut record)) = entry?;
             if let Value::Object(record) = &mut record {
                 // What an earlier candidate said is no part of it.
                 record.remove("shadow");
             }
-            questions.push(
-                serde_json::from_value::<Recorded>(record).map_err(|error| {
-                    Wrong(vec![format!("a ruling that was kept cannot be read: {error}")])
-                })?,
-            );
-        }
-        Ok(decide::replay(questions, &candidate))
+            serde_json::from_value::<Recorded>(record).map_err(|error| {
+                Wrong(vec![format!("a ruling that was kept cannot be read: {error}")]).into()
+            })
+        };
+        let mut damaged: Option<Error> = None;
+        let rulings = self.0.graph.scan::<Decisions, _>(&()).iter().take(limits::REPLAYED);
+        let questions =
+            rulings.map_while(|entry| recorded(entry).map_err(|error| damaged = Some(error)).ok());
+        let replay = decide::replay(questions, &candidate);
+        damaged.map_or(Ok(replay), Err)
     }
 
     /// What counts of policies now: the base, and each policy with where it stands.
@@ -234,10 +242,12 @@ impl Border {
         let mut question = within(holder.user.clone(), action, resource, true);
         question.context.via = decide::Door::Admin;
         let ruling = rule(&standing, &self.0.ledger, question);
-        if !ruling.allowed {
-            self.refuse(action.as_str(), user.as_str(), "", &ruling.why);
-        }
         Ok(if ruling.allowed { Ok(()) } else { Err(ruling.why.clone()) })
+    }
+
+    /// Notes that a user was not let do what is for administrators.
+    pub fn note_forbidden(&self, user: &UserId, action: Action, why: &str) {
+        self.refuse(action.as_str(), user.as_str(), "", why);
     }
 
     /// Notes what an officer made of an event in quarantine.

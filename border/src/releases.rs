@@ -6,13 +6,13 @@
 use crate::{
     Border, Error, LABEL,
     facts::{kind_of, room_facts, text_of},
-    gate::dominates,
+    gate::{dominates, why_not},
     limits,
     rulings::{Ruling, hour, rule},
     standing::Standing,
 };
 use postern_graph::{codec::Json, schema::Downgrades};
-use postern_policy::decide::{Action, Context, Direction, Door, Kind, Principal, Question, User};
+use postern_policy::decide::{Action, Context, Direction, Door, Kind, Principal, Question};
 use postern_rooms::{Draft, Error as RoomsError, Event, Rooms, SALT, Txn, now_ms, view::Viewer};
 use ruma::{OwnedEventId, OwnedRoomId, OwnedUserId, UserId};
 use serde::{Deserialize, Serialize};
@@ -305,19 +305,25 @@ impl Border {
         let facts = room_facts(standing, rooms, event.record.room)?;
         let known = self.event_facts(standing, rooms, &facts, event)?;
         let holder = self.holder(standing, asker, "")?;
-        let second: Option<Arc<User>> = second
-            .map(|second| Ok::<_, Error>(self.holder(standing, second, "")?.user.clone()))
-            .transpose()?;
+        let second = second.map(|second| self.holder(standing, second, "")).transpose()?;
+        for person in std::iter::once(&holder).chain(&second) {
+            // Whatever policies permit, what one may not see one does not let out.
+            if !dominates(&person.clearance, &known.label) {
+                let who = &person.user.id;
+                let why = why_not(standing, &person.clearance, &known.label);
+                return Err(forbidden(format!("{who} is not cleared for the event: {why}")));
+            }
+        }
         let question = Question {
             principal: Principal::User(holder.user.clone()),
             action: Action::Downgrade,
             resource: self.resource(standing, rooms, &facts, event, &known)?,
             context: Context {
-                dominates: dominates(&holder.clearance, &known.label),
+                dominates: true,
                 at: hour(),
                 via: Door::Client,
                 direction: Direction::Within,
-                second_person: second,
+                second_person: second.map(|second| second.user.clone()),
                 reason: Some(release.reason.clone()),
                 ..Context::default()
             },

@@ -4,6 +4,7 @@ use crate::{
     Border, Error,
     facts::{FLOOR, Held, LABEL, RoomFacts, kind_of, said_in, shows_file, text_of},
     gate::{dominates, why_not},
+    open,
     rulings::{rule, user_of, within},
     standing::Standing,
 };
@@ -53,8 +54,21 @@ impl Border {
         };
         if let Some(said) = &said {
             self.is_fitting(standing, &facts, said, &own, never_redacted, related)?;
-            // Clients may send it as people write it.
+            // Clients may send it as people write it. How it is marked is not theirs to say.
+            let is_marked = said.mark().is_some() || said.spif().is_some();
+            let said = if is_marked { self.completed(standing, said)? } else { said.clone() };
             content.insert(LABEL.to_owned(), said.to_json());
+        }
+        if let Some(Value::Object(new)) = content.get("m.new_content") {
+            // Clients show what it says instead.
+            let new = said_in(standing, new).map_err(|error| forbidden(&*error))?;
+            let is_other = |new: &Label| {
+                let new = standing.resolve(Some(new));
+                !matches!((&new, &own), (Ok(new), Ok(own)) if new.at_most(own) && own.at_most(new))
+            };
+            if new.as_ref().is_some_and(is_other) {
+                return Err(forbidden("an edit has the same label as its new content"));
+            }
         }
         let device = draft.txn.as_ref().map_or("", |txn| txn.device.as_str());
         let holder = self.holder(standing, sender, device)?;
@@ -68,7 +82,8 @@ impl Border {
         }
         let saying =
             Saying { facts: &facts, user: &holder.user, draft, said: said.as_ref(), content: &content };
-        if let Some(question) = self.asked(standing, rooms, &saying)? {
+        if let Some(mut question) = self.asked(standing, rooms, &saying)? {
+            question.context.guard = open::found_in(standing, &draft.event_type, &content);
             let (action, ruling) = (question.action, rule(standing, &self.0.ledger, question));
             if !ruling.allowed {
                 self.refuse(action.as_str(), sender.as_str(), facts.id.as_str(), &ruling.why);
@@ -76,10 +91,10 @@ impl Border {
                 return Err(forbidden(format!("you may not send {what} here: {}", ruling.why)));
             }
         }
-        if !own.as_ref().is_ok_and(|own| own.is_unlabelled())
-            && !never_redacted
-            && draft.event_type != "m.room.encrypted"
-        {
+        self.check_open(standing, rooms, &saying, never_redacted)?;
+        // Where policies are in force, what has no label may be held back, too.
+        let may_be_redacted = standing.watches_all || !own.as_ref().is_ok_and(|own| own.is_unlabelled());
+        if may_be_redacted && !never_redacted && draft.event_type != "m.room.encrypted" {
             let salt: u128 = rand::random();
             content.insert(SALT.to_owned(), format!("{salt:032x}").into());
         }
@@ -134,7 +149,7 @@ impl Border {
         rooms: &Rooms,
         saying: &Saying<'_>,
     ) -> Result<Option<Question>, Error> {
-        let Saying { facts, user, draft, said, content } = *saying;
+        let Saying { facts, user, draft, content, .. } = *saying;
         let is_member = draft.event_type == "m.room.member";
         let membership = content.get("membership").and_then(Value::as_str);
         let invited = draft
@@ -155,21 +170,10 @@ impl Border {
             Some(invited) => Some(user_of(&standing.peer(invited.server_name()), invited.as_str())),
             None => None,
         };
-        let room = facts.seen(standing, rooms)?;
         let resource = if action == Action::Invite {
-            Resource::Room(room)
+            Resource::Room(facts.seen(standing, rooms)?)
         } else {
-            let size = u32::try_from(draft.content.get().len()).unwrap_or(u32::MAX);
-            Resource::Event(Arc::new(decide::Event {
-                id: String::new(),
-                r#type: draft.event_type.clone(),
-                kind: kind_of(&draft.event_type, draft.state_key.is_some(), content),
-                room,
-                sender: user.clone(),
-                label: said.map(|said| text_of(standing, said)),
-                has_media: shows_file(content),
-                size: if standing.is_particular { size } else { 0 },
-            }))
+            self.resource_of(standing, rooms, saying)?
         };
         // That the sender is cleared for it, and the invited for the room, was found out before.
         let mut question = within(user.clone(), action, resource, true);
@@ -178,16 +182,42 @@ impl Border {
         question.context.target = target;
         Ok(Some(question))
     }
+
+    /// What is to be said, as policies see it.
+    pub(crate) fn resource_of(
+        &self,
+        standing: &Standing,
+        rooms: &Rooms,
+        saying: &Saying<'_>,
+    ) -> Result<Resource, Error> {
+        let Saying { facts, user, draft, said, content } = *saying;
+        let size = u32::try_from(draft.content.get().len()).unwrap_or(u32::MAX);
+        Ok(Resource::Event(Arc::new(decide::Event {
+            id: String::new(),
+            r#type: draft.event_type.clone(),
+            kind: kind_of(&draft.event_type, draft.state_key.is_some(), content),
+            room: facts.seen(standing, rooms)?,
+            sender: user.clone(),
+            label: said.map(|said| text_of(standing, said)),
+            has_media: shows_file(content),
+            size: if standing.is_particular { size } else { 0 },
+        })))
+    }
+
+    /// A label with its policy's names, marking and digest.
+    fn completed(&self, standing: &Standing, label: &Label) -> Result<Label, Error> {
+        standing.policies.complete(label).map_err(|error| forbidden(error.to_string()))
+    }
 }
 
 /// What somebody wants to say, and where.
 #[derive(Clone, Copy)]
-struct Saying<'a> {
-    facts: &'a RoomFacts,
-    user: &'a Arc<decide::User>,
-    draft: &'a Draft,
+pub(crate) struct Saying<'a> {
+    pub(crate) facts: &'a RoomFacts,
+    pub(crate) user: &'a Arc<decide::User>,
+    pub(crate) draft: &'a Draft,
     said: Option<&'a Label>,
-    content: &'a Map<String, Value>,
+    pub(crate) content: &'a Map<String, Value>,
 }
 
 /// What may not be done in a labelled room, because it would let in, or tell, servers and people that nobody asked about.

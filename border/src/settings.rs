@@ -43,6 +43,8 @@ pub struct Document {
     pub default_clearance: Option<String>,
     /// Whether the topics of labelled rooms begin with the label's marking.
     pub topic_marking: bool,
+    /// Whether this server is the policy server of labelled rooms that are created here and that other servers may be in.
+    pub policy_server: bool,
     /// Whether policies have to be signed, and by whom: the names and public keys of officers.
     pub policies: PolicySettings,
     /// What is looked for in content before it leaves.

@@ -4,18 +4,21 @@
 use crate::{Border, Disclosure, Error, limits};
 use postern_graph::{Pos, codec::Json, schema::Spills};
 use postern_rooms::{
-    Draft, Error as RoomsError, Event, MembershipKind, Rooms, Txn, media_shown, now_ms,
+    Draft, Error as RoomsError, Event, MembershipKind, Rooms, Txn, now_ms,
     power::Action,
     view::{RelationQuery, Viewer},
 };
 use ruma::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName, UserId};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 use utoipa::ToSchema;
+
+/// How an event that shows a file of another comes to be among what was spilled.
+const SAME_FILE: &str = "same file";
 
 /// An event by which something was spilled.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -134,7 +137,9 @@ impl Border {
         };
         let mut files = BTreeSet::new();
         for (relation, event) in &found {
-            files.extend(media_shown(event));
+            if relation != SAME_FILE {
+                files.extend(files_of(event));
+            }
             let spilled = self.report_on(rooms, relation, event)?;
             for (server, disclosure) in &spilled.disclosed {
                 count(spill.servers.entry(server.clone()).or_default(), disclosure.whole);
@@ -227,7 +232,7 @@ impl Border {
     fn spilled_with(&self, rooms: &Rooms, first: &Arc<Event>) -> Result<Vec<(String, Arc<Event>)>, Error> {
         let mut found: Vec<(String, Arc<Event>)> = vec![("original".to_owned(), first.clone())];
         let mut next = 0;
-        while let Some((_, event)) = found.get(next).cloned() {
+        while let Some((relation, event)) = found.get(next).cloned() {
             next += 1;
             let mut more = Vec::new();
             let edits = RelationQuery { rel_type: Some("m.replace".to_owned()), ..RelationQuery::default() };
@@ -237,9 +242,11 @@ impl Border {
             for id in self.released_from(&event)? {
                 more.extend(rooms.event_by_id(&id)?.map(|event| ("release", event)));
             }
-            for file in media_shown(&event) {
+            // Others that show the same file may show files of their own, which have nothing to do with it.
+            let files = if relation == SAME_FILE { BTreeSet::new() } else { files_of(&event) };
+            for file in files {
                 let shown = rooms.events_showing(&file, limits::SHOWING_EVENTS)?;
-                more.extend(shown.into_iter().map(|event| ("same file", event)));
+                more.extend(shown.into_iter().map(|event| (SAME_FILE, event)));
             }
             for (relation, event) in more {
                 let is_new = found.iter().all(|(_, known)| known.num != event.num);
@@ -305,7 +312,7 @@ impl Border {
         self.keep_spill(spill).await
     }
 
-    /// Redacts an event as somebody who may.
+    /// Redacts an event as the first of those who may and are let.
     async fn redact(
         &self,
         rooms: &Rooms,
@@ -313,60 +320,53 @@ impl Border {
         officer: &UserId,
         event: &Event,
     ) -> Result<OwnedEventId, RoomsError> {
-        let by = self.redactor(rooms, officer, event)?.ok_or_else(|| {
-            let why =
-                "nobody of this server may redact it: its server, or an administrator of the room, has to";
-            RoomsError::Forbidden(why.to_owned())
-        })?;
         // It says nothing of why: all servers of the room get it.
         let content = serde_json::value::to_raw_value(&json!({}))
             .map_err(|error| RoomsError::BadJson(error.to_string()))?;
-        let txn = Txn {
-            device: String::new(),
-            scope: format!("io.postern.spill {}", event.id),
-            id: spill.to_owned(),
-        };
-        let draft = Draft {
-            redacts: Some(event.id.clone()),
-            txn: Some(txn),
-            ..Draft::message("m.room.redaction", content)
-        };
-        rooms.send(&by, &event.room_id, draft).await
+        let mut refused =
+            "nobody of this server may redact it: its server, or an administrator of the room, has to"
+                .to_owned();
+        for by in self.redactors(rooms, officer, event)? {
+            let txn = Txn {
+                device: String::new(),
+                scope: format!("io.postern.spill {}", event.id),
+                id: spill.to_owned(),
+            };
+            let draft = Draft {
+                redacts: Some(event.id.clone()),
+                txn: Some(txn),
+                ..Draft::message("m.room.redaction", content.clone())
+            };
+            match rooms.send(&by, &event.room_id, draft).await {
+                // Not cleared for the room, for instance.
+                Err(RoomsError::Forbidden(why)) => refused = why,
+                sent => return sent,
+            }
+        }
+        Err(RoomsError::Forbidden(refused))
     }
 
-    /// The officer if the room lets them, else who sent it, else who in the room has the most power.
-    fn redactor(
+    /// The officer if the room lets them, who sent it, and the most powerful of the room's local members.
+    fn redactors(
         &self,
         rooms: &Rooms,
         officer: &UserId,
         event: &Event,
-    ) -> Result<Option<OwnedUserId>, RoomsError> {
+    ) -> Result<Vec<OwnedUserId>, RoomsError> {
         let room = event.record.room;
         let levels = rooms.power_levels(room)?;
-        let is_joined = |user: &UserId| -> Result<bool, RoomsError> {
-            match rooms.user(user)? {
-                Some(user) => rooms.is_joined(room, user),
-                None => Ok(false),
-            }
-        };
-        if is_joined(officer)? && levels.may(officer, Action::Redact) {
-            return Ok(Some(officer.to_owned()));
-        }
-        if rooms.is_local(event.sender()) && is_joined(event.sender())? {
-            return Ok(Some(event.sender().to_owned()));
-        }
-        let mut best: Option<(i64, OwnedUserId)> = None;
-        for user in rooms.joined_users(room)? {
+        let mut may = Vec::new();
+        for user in rooms.joined_users_of(room, &self.0.server)? {
             let user = rooms.user_id(user)?;
-            let level = levels.level(&user);
-            if rooms.is_local(&user)
-                && levels.may(&user, Action::Redact)
-                && best.as_ref().is_none_or(|(most, _)| level > *most)
-            {
-                best = Some((level, user));
+            if user == event.sender() || levels.may(&user, Action::Redact) {
+                may.push(user);
             }
         }
-        Ok(best.map(|(_, user)| user))
+        may.sort_by_cached_key(|user| {
+            (user != officer, user != event.sender(), std::cmp::Reverse(levels.level(user)))
+        });
+        may.truncate(limits::REDACTORS);
+        Ok(may)
     }
 
     async fn keep_spill(&self, spill: &Spill) -> Result<(), Error> {
@@ -374,6 +374,19 @@ impl Border {
         commit.put::<Spills>(&(spill.id.clone(),), &Json(json!(spill)));
         Ok(self.0.graph.commit_beside_log_durably(commit).await?)
     }
+}
+
+/// The files that an event is about, `server/id` of each, with their pictures; not what merely stands in its text.
+fn files_of(event: &Event) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![event.content_as::<Value>().unwrap_or_default()];
+    while let Some(content) = open.pop() {
+        let uris = ["url", "thumbnail_url"].into_iter().filter_map(|key| content.get(key)?.as_str());
+        found.extend(uris.filter_map(|uri| uri.strip_prefix("mxc://")).map(str::to_owned));
+        let inner = ["file", "thumbnail_file", "info", "m.new_content"].into_iter();
+        open.extend(inner.filter_map(|key| content.get(key).cloned()));
+    }
+    found
 }
 
 fn count(follow_up: &mut FollowUp, whole: bool) {

@@ -40,6 +40,8 @@ pub(crate) struct Standing {
     pub(crate) guards: Option<Guards>,
     pub(crate) default_label: Option<Label>,
     pub(crate) topic_marking: bool,
+    /// Whether new rooms have this server as their policy server.
+    pub(crate) policy_server: bool,
     /// Whether what has no label is decided about, too, and written down.
     pub(crate) watches_all: bool,
     /// Whether some policy makes its answer depend on more than what tells rulings apart.
@@ -217,6 +219,7 @@ impl Standing {
             guards,
             default_label,
             topic_marking: document.topic_marking,
+            policy_server: document.policy_server,
             is_particular,
             entries,
             file_peers,

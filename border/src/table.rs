@@ -263,6 +263,7 @@ impl Border {
     pub(crate) fn take(&self, standing: Standing) -> Result<(), Error> {
         crate::keep_bundle(&self.0.graph, &standing)?;
         self.0.standing.store(Arc::new(standing));
+        self.look_at_acls();
         Ok(())
     }
 }

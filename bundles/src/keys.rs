@@ -43,8 +43,9 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What [`hex`] wrote.
-pub(crate) fn from_hex(text: &str) -> Option<Hash> {
+/// What [`hex`] wrote; nothing if it is not that.
+#[must_use]
+pub fn from_hex(text: &str) -> Option<Hash> {
     let mut hash = Hash::default();
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if pairs.len() != hash.len() || !rest.is_empty() {

@@ -90,7 +90,7 @@ impl Federation {
     /// [`RoomsError::MissingEvents`] if that cannot be had; an error that is transient if it may be had later.
     pub(crate) async fn take(&self, place: &Place<'_>, pdu: Verified) -> Result<Received, Error> {
         let rooms = &self.0.rooms;
-        if rooms.is_in_graph(pdu.id())? {
+        if !rooms.is_news(&pdu)? {
             return Ok(Received::Known);
         }
         let pdu = rooms.with_recommendation(place.num, pdu).await?;
@@ -144,6 +144,7 @@ impl Federation {
         for pdu in self.verify_all(&place.version, &events, place.origin).await {
             found.push(rooms.with_recommendation(place.num, pdu).await?);
         }
+        self.ask_for_contents(place.room, &found, place.origin);
         // Each can be taken once what it follows on is; they are few.
         for _ in 0..found.len() {
             let mut left = Vec::new();
@@ -213,9 +214,10 @@ impl Federation {
         let unknown = rooms.unknown_events(wanted)?;
         if unknown.len() > SINGLE_EVENTS {
             let path = format!("/_matrix/federation/v1/state/{room}?event_id={}", enc(prev.as_str()));
-            let state: Pdus = self.ask_about(place, &path).await?;
+            let (state, teller): (Pdus, _) = self.ask_somebody(place, &path).await?;
             let all: Vec<_> = state.auth_chain.into_iter().chain(state.pdus).take(STATE_EVENTS).collect();
             let events = self.verify_all(&place.version, &all, place.origin).await;
+            self.ask_for_contents(place.room, &events, &teller);
             self.add_outliers(place, events).await?;
             self.fetch_events(place, vec![prev.clone()]).await?;
         } else {
@@ -255,11 +257,12 @@ impl Federation {
     /// One event of the room, from a server of the room.
     pub(crate) async fn fetch_event(&self, place: &Place<'_>, id: &EventId) -> Result<Verified, Error> {
         let path = format!("/_matrix/federation/v1/event/{}", enc(id.as_str()));
-        let answer: Pdus = self.ask_about(place, &path).await?;
+        let (answer, teller): (Pdus, _) = self.ask_somebody(place, &path).await?;
         let pdu =
             answer.pdus.first().ok_or_else(|| PeerError::BadAnswer("there is no event in it".to_owned()))?;
         let event = self.verify(&place.version, crate::verify::parse(pdu)?, place.origin).await?;
         if event.id() == id {
+            self.ask_for_contents(place.room, [&event], &teller);
             Ok(event)
         } else {
             Err(PeerError::BadAnswer(format!("it is the event {}, not {id}", event.id())).into())
@@ -322,13 +325,22 @@ impl Federation {
         place: &Place<'_>,
         path: &str,
     ) -> Result<A, PeerError> {
+        self.ask_somebody(place, path).await.map(|(answer, _)| answer)
+    }
+
+    /// The same, with who answered.
+    async fn ask_somebody<A: serde::de::DeserializeOwned>(
+        &self,
+        place: &Place<'_>,
+        path: &str,
+    ) -> Result<(A, OwnedServerName), PeerError> {
         let first = match self.0.peers.get(place.origin, path).await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => return Ok((answer, place.origin.to_owned())),
             Err(error) => error,
         };
         for server in self.others(place.num, place.origin).into_iter().take(OTHERS) {
             if let Ok(answer) = self.0.peers.get(&server, path).await {
-                return Ok(answer);
+                return Ok((answer, server));
             }
         }
         Err(first)

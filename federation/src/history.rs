@@ -220,6 +220,7 @@ impl Federation {
             let place = self.place(&id, &server)?;
             let pdus: Vec<_> = answer.pdus.into_iter().take(HISTORY_AT_ONCE).collect();
             let events = self.verify_all(&place.version, &pdus, &server).await;
+            self.ask_for_contents(&id, &events, &server);
             if self.add_history(&place, events).await? > 0 {
                 return Ok(true);
             }
@@ -241,7 +242,7 @@ impl Federation {
         let rooms = &self.0.rooms;
         let mut wanted: HashMap<OwnedEventId, Verified> = HashMap::new();
         for event in events {
-            if !rooms.is_in_graph(event.id())? {
+            if rooms.is_news(&event)? {
                 wanted.insert(event.id().to_owned(), event);
             }
         }

@@ -108,8 +108,12 @@ async fn send(
         edus::receive(&federation, &origin, edu).await.map_err(|error| ApiError::internal(&error))?;
     }
     let mut rooms: BTreeMap<RoomNum, usize> = BTreeMap::new();
-    for (room, _) in &staged {
+    let mut copies: BTreeMap<RoomNum, Vec<Verified>> = BTreeMap::new();
+    for (room, pdu) in &staged {
         *rooms.entry(*room).or_default() += 1;
+        if pdu.is_copy() {
+            copies.entry(*room).or_default().push(pdu.clone());
+        }
     }
     if rooms.keys().any(|room| federation.0.waiting.count(*room) >= WAITING_IN_ROOM) {
         return Err(ApiError::limit_exceeded(10_000));
@@ -121,6 +125,9 @@ async fn send(
     graph.durable_at(seq).await?;
     for (room, more) in rooms {
         federation.work_on(room, more);
+    }
+    for (room, copies) in copies {
+        federation.ask_for_contents(&federation.0.rooms.room_id(room)?, &copies, &origin);
     }
     Ok(Json(json!({ "pdus": results })))
 }

@@ -8,6 +8,7 @@ mod address;
 mod backoff;
 mod carried;
 mod connector;
+mod copies;
 mod device_updates;
 mod devices;
 mod discovery;
@@ -30,6 +31,7 @@ mod outbox;
 mod peers;
 mod places;
 mod policy;
+mod policy_server;
 mod ring;
 #[cfg(test)]
 mod scene;
@@ -43,7 +45,7 @@ mod well_known;
 mod x_matrix;
 
 pub use address::Guard;
-pub use carried::Fault;
+pub use carried::{Exported, Fault, Imported, Resynced};
 pub use connector::{Broken, Connector, Opened, Way};
 pub use error::{Error, PeerError};
 pub use outbox::Followers;
@@ -80,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) ring: Arc<KeyRing>,
     pub(crate) taken: transactions::Taken,
     pub(crate) waiting: waiting::Rooms,
+    pub(crate) copies: copies::Copies,
     /// Files that are being fetched: (server, id).
     pub(crate) fetching: DashMap<(OwnedServerName, String), Arc<tokio::sync::Mutex<()>>>,
     pub(crate) resyncs: devices::Resyncs,
@@ -128,6 +131,7 @@ impl Federation {
             ring,
             taken,
             waiting: waiting::Rooms::default(),
+            copies: copies::Copies::default(),
             fetching: DashMap::new(),
             resyncs: devices::Resyncs::default(),
             outbox,
@@ -170,11 +174,6 @@ impl Federation {
         self.0.outbox.heard_from(server);
     }
 
-    /// The endpoints for administrators of links by hand.
-    pub fn bundles_router(&self) -> Router {
-        carried::routes().with_state(self.clone())
-    }
-
     /// The endpoints, for the listeners.
     pub fn router(&self) -> Router {
         if !self.0.config.federation.enabled {
@@ -188,10 +187,12 @@ impl Federation {
             .merge(user_keys::routes())
             .merge(lookups::routes())
             .merge(files::routes())
+            .merge(policy_server::routes())
             .route_layer(axum::middleware::from_fn_with_state(self.clone(), origin::check));
         Router::new()
             .merge(key_server::routes())
             .merge(lookups::open_routes())
+            .merge(policy_server::open_routes())
             .merge(memberships::open_routes())
             .merge(of_servers)
             .method_not_allowed_fallback(|| async {

@@ -141,7 +141,7 @@ async fn hierarchy(
     {
         return Err(missing());
     }
-    let space = rooms.space(number, query.suggested_only)?;
+    let space = rooms.space(Asker::Server(&origin), number, query.suggested_only)?;
     let (mut children, mut inaccessible) = (Vec::new(), Vec::new());
     for (id, child) in space.known {
         if !rooms.is_resident(child)? {

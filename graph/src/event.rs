@@ -41,9 +41,29 @@ pub mod flags {
     pub const REJECTED: u8 = 2;
     /// Failed authorization against the current state only: part of the graph, not shown.
     pub const SOFT_FAILED: u8 = 4;
+    /// Told without its content, as its redacted copy, and no redaction says why: the content may come yet.
+    pub const COPY: u8 = 8;
 }
 
 impl EventRecord {
+    /// Of an event of which nothing is known but its room and its place.
+    #[must_use]
+    pub const fn blank(room: RoomNum, pos: Pos) -> Self {
+        Self {
+            room,
+            pos,
+            depth: 0,
+            origin_ts: 0,
+            sender: UserNum(0),
+            kind: TypeNum(0),
+            state_key: None,
+            flags: 0,
+            redacted_by: None,
+            state_before: Root::EMPTY,
+            state_after: Root::EMPTY,
+        }
+    }
+
     /// Whether clients may be shown it at all.
     #[must_use]
     pub const fn is_visible(&self) -> bool {

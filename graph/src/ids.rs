@@ -41,6 +41,11 @@ impl RoomNum {
     pub const NONE: Self = Self(0);
 }
 
+impl EventNum {
+    /// No event's number: of one that is not stored.
+    pub const UNPLACED: Self = Self(0);
+}
+
 /// Numbers above this are placeholders for sequence numbers of a commit that is not yet applied.
 const PENDING: u64 = u64::MAX - u16::MAX as u64;
 

@@ -3,7 +3,7 @@
 //! A batch is made while the room's lane is held. It sees what it has added itself (a room is created in one batch),
 //! and nothing of it exists until [`Batch::commit`].
 
-use crate::{Error, Event, limits, rooms::Rooms, version::Version};
+use crate::{Error, Event, event::redacts_in, limits, rooms::Rooms, version::Version};
 use postern_graph::{
     Commit, EventNum, NameKind, Pos, RoomNum, Root, Seq, StateKeyNum, TypeNum, UserNum,
     codec::Raw,
@@ -172,7 +172,10 @@ impl<'r> Batch<'r> {
     /// Builds and signs an event on top of the room as it is, as the gate lets it pass.
     pub(crate) fn draft(&self, sender: &UserId, draft: &Draft) -> Result<(OwnedEventId, String), Error> {
         let passed = self.passed(sender, draft)?;
-        self.seal(self.build(sender, passed.as_ref().unwrap_or(draft))?)
+        let draft = passed.as_ref().unwrap_or(draft);
+        let (id, json) = self.seal(self.build(sender, draft)?)?;
+        let json = self.recommended_here(draft, &id, json)?;
+        Ok((id, json))
     }
 
     /// What the gate makes of what a local user wants to say.
@@ -182,8 +185,9 @@ impl<'r> Batch<'r> {
         };
         let mut passed = draft.clone();
         let mut related = self.rooms.related_by(self.room_id(), &draft.content)?;
-        if let Some(target) = &draft.redacts {
-            related.extend(self.event_by_id(target)?.filter(|event| event.record.room == self.room));
+        let redacts = draft.redacts.clone().or_else(|| redacts_in(&draft.event_type, &draft.content));
+        if let Some(target) = redacts {
+            related.extend(self.event_by_id(&target)?.filter(|event| event.record.room == self.room));
         }
         gate.saying(self.rooms, &create, sender, &mut passed, &related)?;
         Ok(Some(passed))
@@ -354,19 +358,7 @@ impl<'r> Batch<'r> {
     pub(crate) fn met_at(&mut self, id: OwnedEventId, json: String, pos: Pos) -> Result<Event, Error> {
         let graph = &self.rooms.graph;
         let num = EventNum(graph.intern(NameKind::Event, id.as_str(), &mut self.commit)?);
-        let record = EventRecord {
-            room: self.room,
-            pos,
-            depth: 0,
-            origin_ts: 0,
-            sender: UserNum(0),
-            kind: TypeNum(0),
-            state_key: None,
-            flags: 0,
-            redacted_by: None,
-            state_before: Root::EMPTY,
-            state_after: Root::EMPTY,
-        };
+        let record = EventRecord::blank(self.room, pos);
         let mut event = Event::from_parts(num, id, self.room_id.clone(), record, json.into_boxed_str())?;
         let kind = event.kind().to_string();
         if let Some(state_key) = event.state_key() {
@@ -460,19 +452,24 @@ impl<'r> Batch<'r> {
         self.set_states(&mut event, before)?;
         let event = self.keep(event, &links)?;
         if event.record.is_visible() {
-            self.commit.log(LogEntry::Event {
-                room: self.room,
-                event: event.num,
-                pos: event.record.pos,
-                sender: event.record.sender,
-                state_key: event.record.state_key,
-            });
+            self.announce(&event);
             // Of what it follows on only what is here can have been an end of the room.
             let (prev, _) = self.prev_links(&event)?;
             self.extend_head(&event, &prev)?;
             self.apply_effects(&event)?;
         }
         Ok(event)
+    }
+
+    /// Tells who follows the log of an event that is shown.
+    pub(crate) fn announce(&mut self, event: &Event) {
+        self.commit.log(LogEntry::Event {
+            room: self.room,
+            event: event.num,
+            pos: event.record.pos,
+            sender: event.record.sender,
+            state_key: event.record.state_key,
+        });
     }
 
     /// Notes the state before an event, and the one after it.

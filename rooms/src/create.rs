@@ -3,6 +3,7 @@
 use crate::{
     Error,
     batch::{Batch, Draft},
+    gate::LABEL,
     limits,
     membership::profile,
     rooms::Rooms,
@@ -121,6 +122,12 @@ impl Rooms {
     ) -> Result<Batch<'_>, Error> {
         let rules = &version.rules.authorization;
         let mut content = creation_content.clone();
+        if !version.rules.redaction.keep_room_create_content && content.contains_key(LABEL) {
+            return Err(Error::forbidden(format!(
+                "a room of version {} cannot have a label, which redaction would take away: 11 or later can",
+                version.id
+            )));
+        }
         if rules.additional_room_creators {
             check_creators(&content)?;
         }
@@ -243,7 +250,8 @@ impl Rooms {
             let mut batch = self.batch(room)?;
             batch.add(user, &tombstone)?;
             close(&mut batch, user)?;
-            let Some(policy) = self.policy_server(room)? else { return Ok((lane, batch)) };
+            let policy = self.policy_server(room)?.filter(|policy| !self.is_policy_server(policy));
+            let Some(policy) = policy else { return Ok((lane, batch)) };
             let levels = self.state(room, "m.room.power_levels", "")?.map(|event| event.num);
             let version = batch.version.clone();
             let mut closing = Vec::with_capacity(batch.order.len());
@@ -419,8 +427,9 @@ fn default_power_levels(batch: &Batch<'_>, creator: &UserId, request: &CreateRoo
 }
 
 /// State that an upgraded room takes over from its predecessor.
-const COPIED: [&str; 12] = [
+const COPIED: [&str; 13] = [
     "m.room.server_acl",
+    "m.room.policy",
     "m.room.encryption",
     "m.room.name",
     "m.room.avatar",

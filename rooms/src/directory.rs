@@ -1,6 +1,6 @@
 //! Aliases, and the directory of public rooms (specification: room aliases, listing rooms).
 
-use crate::{Entry, Error, limits, power::Action, rooms::Rooms};
+use crate::{Entry, Error, limits, membership::allows_by_clearance, power::Action, rooms::Rooms};
 use postern_graph::{
     NameKind, RoomNum, UserNum,
     event::MembershipKind,
@@ -304,6 +304,12 @@ impl Rooms {
             Some("public" | "knock" | "knock_restricted") => Ok(true),
             Some("restricted") => {
                 let Some(user) = user else { return Ok(false) };
+                if allows_by_clearance(&join_rules.content_as().unwrap_or_default())
+                    && let Some(gate) = self.gate()
+                    && gate.clears(self, &self.user_id(user)?, room)?
+                {
+                    return Ok(true);
+                }
                 for allowed in allowed_rooms(&join_rules) {
                     if let Ok(id) = <&RoomId>::try_from(allowed.as_str())
                         && let Some(allowed) = self.room(id)?
@@ -334,6 +340,10 @@ impl Rooms {
         let Some(join_rules) = self.state(room, "m.room.join_rules", "")? else { return Ok(false) };
         if join_rules.content_text("join_rule").as_deref() != Some("restricted") {
             return Ok(false);
+        }
+        // That it is cleared was found out before.
+        if allows_by_clearance(&join_rules.content_as().unwrap_or_default()) && self.gate().is_some() {
+            return Ok(true);
         }
         for allowed in allowed_rooms(&join_rules).into_iter().take(limits::ALLOWING_ROOMS) {
             if let Ok(id) = <&RoomId>::try_from(allowed.as_str())

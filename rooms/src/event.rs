@@ -2,7 +2,7 @@
 
 use crate::Error;
 use postern_graph::{
-    EventNum,
+    EventNum, Pos, RoomNum,
     event::{EventRecord, MembershipKind},
 };
 use ruma::{
@@ -65,6 +65,20 @@ impl Reference {
 }
 
 impl Event {
+    /// An event that has no place in its room, and is not stored.
+    ///
+    /// # Errors
+    /// [`Error::BadJson`] if the JSON is no PDU.
+    pub(crate) fn unplaced(
+        room: RoomNum,
+        room_id: OwnedRoomId,
+        id: OwnedEventId,
+        json: Box<str>,
+    ) -> Result<Self, Error> {
+        let record = EventRecord::blank(room, Pos::MAX);
+        Self::from_parts(EventNum::UNPLACED, id, room_id, record, json)
+    }
+
     /// An event from its stored parts.
     ///
     /// # Errors
@@ -169,18 +183,25 @@ impl Event {
     /// servers show both to clients.
     #[must_use]
     pub fn redacts(&self) -> Option<OwnedEventId> {
-        if self.fields.kind != TimelineEventType::RoomRedaction {
-            return None;
-        }
-        #[derive(Deserialize)]
-        struct Content {
-            redacts: Option<OwnedEventId>,
-        }
+        let redacts = || redacts_in(&self.fields.kind.to_string(), &self.fields.content);
         self.fields
             .redacts
             .clone()
-            .or_else(|| self.content_as::<Content>().and_then(|content| content.redacts))
+            .filter(|_| self.fields.kind == TimelineEventType::RoomRedaction)
+            .or_else(redacts)
     }
+}
+
+/// The event that one of this type with this content redacts.
+pub(crate) fn redacts_in(event_type: &str, content: &RawValue) -> Option<OwnedEventId> {
+    #[derive(Deserialize)]
+    struct Content {
+        redacts: Option<OwnedEventId>,
+    }
+    if event_type != "m.room.redaction" {
+        return None;
+    }
+    serde_json::from_str::<Content>(content.get()).ok()?.redacts
 }
 
 impl ruma::state_res::Event for Event {

@@ -6,15 +6,18 @@
 //! ([`Gate::admitted`]), whoever comes into a room ([`Gate::knows`], [`Gate::may_enter`]). Without a gate, all that the rules
 //! allow passes.
 
-use crate::{Asker, CreateRoom, Draft, Error, Event, Relation, rooms::Rooms, view::Viewer};
+use crate::{Asker, CreateRoom, Draft, Error, Event, Relation, rooms::Rooms, version::Version, view::Viewer};
 use postern_graph::{RoomNum, schema::MediaReferences};
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, RoomId, ServerName, UserId, canonical_json::redact_in_place,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, RoomId, ServerName, UserId,
+    canonical_json::redact_in_place,
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
 
+/// The content key of labels, in create events and others.
+pub const LABEL: &str = "io.postern.label";
 /// The content key of the salt that keeps a redacted copy from being guessed: with it, nobody who knows the hash of
 /// an event's content can find out by trying what the content was.
 pub const SALT: &str = "io.postern.salt";
@@ -126,6 +129,35 @@ pub trait Gate: Send + Sync + Debug {
     /// The store's.
     fn may_read(&self, rooms: &Rooms, viewer: &Viewer<'_>, event: &Event) -> Result<bool, Error>;
 
+    /// The public key by which this server signs as a policy server, unpadded base64.
+    fn policy_key(&self) -> String;
+
+    /// Whether this server offers itself as a policy server.
+    fn is_policy_server(&self) -> bool;
+
+    /// This server's signature as a policy server under an event that has no place in its room yet, or why there is none.
+    ///
+    /// # Errors
+    /// The store's.
+    fn recommended(
+        &self,
+        rooms: &Rooms,
+        version: &Version,
+        event: &Event,
+    ) -> Result<Result<String, String>, Error>;
+
+    /// Whether a user may join a labelled room because they are cleared for it, where its join rules ask for that.
+    ///
+    /// # Errors
+    /// The store's.
+    fn clears(&self, rooms: &Rooms, user: &UserId, room: RoomNum) -> Result<bool, Error>;
+
+    /// Whether a user is cleared for all that may be said in a room.
+    ///
+    /// # Errors
+    /// The store's.
+    fn may_read_all(&self, rooms: &Rooms, user: &UserId, room: RoomNum) -> Result<bool, Error>;
+
     /// Whether a user or a server may have a file, `server/id`.
     ///
     /// # Errors
@@ -231,13 +263,13 @@ impl Rooms {
         self.gate().map_or(Ok(true), |gate| gate.may_fetch(self, asker, media))
     }
 
-    /// The events that show a file, `server/id`, the latest first, at most so many.
+    /// The events that show a file, `server/id`, the first ones, at most so many.
     ///
     /// # Errors
     /// The store's.
     pub fn events_showing(&self, media: &str, most: usize) -> Result<Vec<Arc<Event>>, Error> {
         let shown = self.graph.scan::<MediaReferences, _>(&(media.to_owned(),));
-        shown.reverse().iter().take(most).map(|entry| self.event(entry?.0.1)).collect()
+        shown.iter().take(most).map(|entry| self.event(entry?.0.1)).collect()
     }
 
     /// Waits until what was released may leave.
@@ -260,12 +292,46 @@ impl Rooms {
         }
     }
 
+    /// # Errors
+    /// [`Error::Forbidden`] if by an event somebody would come into a room who may not.
+    pub(crate) fn check_entry_by(&self, room: RoomNum, draft: &Draft) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Member {
+            membership: String,
+        }
+        let Some(key) = draft.state_key.as_deref().filter(|_| draft.event_type == "m.room.member") else {
+            return Ok(());
+        };
+        let (Ok(user), Ok(content)) =
+            (<&UserId>::try_from(key), serde_json::from_str::<Member>(draft.content.get()))
+        else {
+            return Ok(());
+        };
+        let is_in = self.user(user)?.map_or(Ok(false), |number| self.is_joined(room, number))?;
+        match content.membership.as_str() {
+            // Who is in it changes their name in it.
+            "join" if is_in => Ok(()),
+            "join" | "knock" => self.check_entry(user, room, Entry::Join),
+            "invite" => self.check_entry(user, room, Entry::Invite),
+            _ => Ok(()),
+        }
+    }
+
     /// The same as an answer, for what is left out where it may not be seen.
     ///
     /// # Errors
     /// The store's.
     pub fn may_enter(&self, user: Option<&UserId>, room: RoomNum, entry: Entry) -> Result<bool, Error> {
         Ok(self.gate().map_or(Ok(None), |gate| gate.may_enter(self, user, room, entry))?.is_none())
+    }
+
+    /// The aliases of a room that a user may be told. They have no label of their own, and so that of the room.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn aliases_for(&self, user: &UserId, room: RoomNum) -> Result<Vec<OwnedRoomAliasId>, Error> {
+        let may_see = self.gate().map_or(Ok(true), |gate| gate.may_read_all(self, user, room))?;
+        if may_see { self.aliases(room) } else { Ok(Vec::new()) }
     }
 
     /// Whether what an event says may be told to who asks.

@@ -1,6 +1,6 @@
 //! Spaces and the rooms in them (specification: spaces).
 
-use crate::{Error, Event, rooms::Rooms};
+use crate::{Asker, Error, Event, rooms::Rooms};
 use postern_graph::RoomNum;
 use ruma::RoomId;
 use serde_json::{Value, json, value::RawValue};
@@ -24,11 +24,12 @@ struct Child {
 }
 
 impl Rooms {
-    /// The children of a space as its state says: those known here, in their order, and the links to all of them.
-    pub fn space(&self, room: RoomNum, suggested_only: bool) -> Result<Space, Error> {
+    /// The children of a space as its state says: those known here, in their order, and the links to all of them. A link that
+    /// who asks may not be told of is left out.
+    pub fn space(&self, asker: Asker<'_>, room: RoomNum, suggested_only: bool) -> Result<Space, Error> {
         let mut space = Space::default();
         for child in self.children_of(room)? {
-            if suggested_only && !suggested(&child.event) {
+            if suggested_only && !suggested(&child.event) || !self.may_be_told(asker, &child.event)? {
                 continue;
             }
             space.links.push(link(&child.event));

@@ -239,6 +239,10 @@ pub(crate) fn membership_of(event: &Event) -> Option<MembershipKind> {
     event.membership()
 }
 
+/// The type of an entry among those that allow joining a restricted room: whoever the gate counts as cleared for the room may
+/// join it.
+pub const CLEARANCE: &str = "io.postern.clearance";
+
 /// Who lets a user into a restricted room without an invite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -246,7 +250,7 @@ pub(crate) enum Admission {
     NotNeeded,
     /// This local member.
     By(OwnedUserId),
-    /// The user is in none of the rooms that allow joining.
+    /// The user is in none of the rooms that allow joining, and not cleared.
     NotEntitled,
     /// This server is in none of these rooms, and cannot tell.
     Unknown,
@@ -254,8 +258,14 @@ pub(crate) enum Admission {
     NobodyMay,
 }
 
+/// Whether join rules let in whoever is cleared for the room ([`CLEARANCE`]).
+pub(crate) fn allows_by_clearance(join_rules: &Value) -> bool {
+    let allowed = join_rules.get("allow").and_then(Value::as_array);
+    allowed.into_iter().flatten().any(|entry| entry.get("type").and_then(Value::as_str) == Some(CLEARANCE))
+}
+
 /// For a restricted room joined without an invite: a local member who may invite, if `user` is in one of the rooms
-/// that allow joining (specification: restricted rooms).
+/// that allow joining (specification: restricted rooms), or cleared where the room asks for that.
 pub(crate) fn admission(
     batch: &Batch<'_>,
     user: &UserId,
@@ -291,6 +301,14 @@ pub(crate) fn admission(
         if let Some(number) = number {
             entitled = entitled || batch.rooms.is_joined(room, number)?;
         }
+    }
+    if !entitled && allows_by_clearance(&content) {
+        // Who is cleared for a room, each of its servers knows by itself.
+        known = true;
+        entitled = match batch.rooms.gate() {
+            Some(gate) => gate.clears(batch.rooms, user, batch.room)?,
+            None => false,
+        };
     }
     if !entitled {
         return Ok(if known || !any { Admission::NotEntitled } else { Admission::Unknown });

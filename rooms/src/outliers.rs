@@ -100,11 +100,19 @@ impl Batch<'_> {
         let mut events: HashMap<OwnedEventId, Event> = HashMap::with_capacity(pdus.len());
         let mut ids = Vec::with_capacity(pdus.len());
         for pdu in pdus {
-            if self.event_by_id(pdu.id())?.is_some() || events.contains_key(pdu.id()) {
+            if self.event_by_id(pdu.id())?.is_some() {
+                self.fill_in(&pdu)?;
+                continue;
+            }
+            if events.contains_key(pdu.id()) {
                 continue;
             }
             let id = pdu.id().to_owned();
-            let event = self.met_at(id.clone(), pdu.json().to_owned(), NOWHERE)?;
+            let event = self.met_as_told(pdu, NOWHERE)?;
+            if event.record.has(flags::COPY) && *event.kind() == TimelineEventType::RoomCreate {
+                // What a room is has to be told whole: its label stands there.
+                return Err(Error::BadJson(format!("the create event {id} is told without its content")));
+            }
             if !event.says_room(self.room_id()) {
                 return Err(Error::BadJson(format!("the event {id} is of another room")));
             }
@@ -135,7 +143,7 @@ impl Batch<'_> {
 
     fn outlier(&mut self, mut event: Event) -> Result<(), Error> {
         let auth = self.auth_links(&event)?;
-        event.record.flags = flags::OUTLIER;
+        event.record.flags |= flags::OUTLIER;
         if let Err(why) = self.allowed_apart(&event)? {
             tracing::info!(event = %event.id, why, "an event that others refer to is rejected");
             event.record.flags |= flags::REJECTED;

@@ -10,7 +10,6 @@ use postern_graph::{
     EventNum, Pos,
     codec::Json,
     event::{EventLinks, flags},
-    log::LogEntry,
     schema::{Children, EventOriginals, Links, Quarantine, Timeline},
 };
 use ruma::{OwnedServerName, ServerName};
@@ -43,16 +42,13 @@ impl Batch<'_> {
         let mut is_followed = false;
         for child in self.rooms.graph.scan::<Children, _>(&(event.num,)).iter() {
             let ((_, child), ()) = child?;
-            is_followed |= self.event(child)?.record.is_visible();
+            if self.event(child)?.record.is_visible() {
+                is_followed = true;
+                break;
+            }
         }
         let event = self.keep(event, links)?;
-        self.commit.log(LogEntry::Event {
-            room: self.room,
-            event: event.num,
-            pos: event.record.pos,
-            sender: event.record.sender,
-            state_key: event.record.state_key,
-        });
+        self.announce(&event);
         if !is_followed {
             let (prev, _) = self.prev_links(&event)?;
             self.extend_head(&event, &prev)?;

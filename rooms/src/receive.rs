@@ -10,13 +10,14 @@ use postern_graph::{
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedServerName, OwnedServerSigningKeyId,
-    RoomId,
+    OwnedUserId, RoomId,
     canonical_json::redact_in_place,
     signatures::{
         PublicKeyMap, Verified as Signed, required_server_signatures_to_verify_event, verify_event,
     },
     state_res::check_pdu_format,
 };
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A PDU whose format, size, hash and signatures were checked: the first two of the checks on receipt.
@@ -25,6 +26,8 @@ pub struct Verified {
     id: OwnedEventId,
     json: String,
     version: String,
+    /// The content it was told with is not what its hash is of, and is gone.
+    is_copy: bool,
     /// Why the room's policy server does not recommend it.
     not_recommended: Option<String>,
 }
@@ -44,7 +47,8 @@ impl Verified {
         let rules = &version.rules;
         check_pdu_format(&pdu, &rules.event_format).map_err(Error::BadJson)?;
         let signed = verify_event(keys, &pdu, rules).map_err(|error| Error::Unverified(error.to_string()))?;
-        if signed == Signed::Signatures {
+        let is_copy = signed == Signed::Signatures;
+        if is_copy {
             redact_in_place(&mut pdu, &rules.redaction, None)
                 .map_err(|error| Error::BadJson(error.to_string()))?;
         }
@@ -56,17 +60,17 @@ impl Verified {
         if json.len() > limits::PDU_BYTES {
             return Err(Error::TooLarge(format!("the event is larger than {} bytes", limits::PDU_BYTES)));
         }
-        Ok(Self { id, json, version: version.id.to_string(), not_recommended: None })
+        Ok(Self { id, json, version: version.id.to_string(), is_copy, not_recommended: None })
     }
 
     /// An event that was built and signed here.
     pub(crate) fn own(id: OwnedEventId, json: String, version: &Version) -> Self {
-        Self { id, json, version: version.id.to_string(), not_recommended: None }
+        Self { id, json, version: version.id.to_string(), is_copy: false, not_recommended: None }
     }
 
     /// An event that was checked before it was stored.
-    pub(crate) const fn from_store(id: OwnedEventId, json: String, version: String) -> Self {
-        Self { id, json, version, not_recommended: None }
+    pub(crate) const fn from_store(id: OwnedEventId, json: String, version: String, is_copy: bool) -> Self {
+        Self { id, json, version, is_copy, not_recommended: None }
     }
 
     /// The same event with one more signature.
@@ -104,6 +108,8 @@ impl Verified {
                     .and_then(CanonicalJsonValue::as_object)
                     .into_iter()
                     .flat_map(|keys| keys.keys())
+                    // It is none of the keys by which the server signs events.
+                    .filter(|key| key.as_str() != crate::policy::KEY)
                     .filter_map(|key| OwnedServerSigningKeyId::try_from(key.as_str()).ok())
                     .take(limits::KEYS_OF_A_SIGNER)
                     .collect();
@@ -116,6 +122,22 @@ impl Verified {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Whether it was told without its content: as its redacted copy, or with another content.
+    #[must_use]
+    pub const fn is_copy(&self) -> bool {
+        self.is_copy
+    }
+
+    /// The server of its sender; nothing if it does not say.
+    #[must_use]
+    pub fn sent_by(&self) -> Option<OwnedServerName> {
+        #[derive(Deserialize)]
+        struct Sent {
+            sender: OwnedUserId,
+        }
+        Some(serde_json::from_str::<Sent>(&self.json).ok()?.sender.server_name().to_owned())
     }
 
     /// Its id.
@@ -165,7 +187,7 @@ impl Rooms {
             let _lane = self.lane(room).await;
             let mut batch = self.batch(room)?;
             match batch.receive(pdu, gaps)? {
-                Received::Known => (Received::Known, self.graph.applied()),
+                Received::Known if batch.rewritten.is_empty() => (Received::Known, self.graph.applied()),
                 received => (received, batch.commit()?),
             }
         };
@@ -202,7 +224,8 @@ impl Rooms {
                 }
                 pos = Pos(pos.0 + 1);
             }
-            (taken, if taken > 0 { batch.commit()? } else { self.graph.applied() })
+            let is_changed = taken > 0 || !batch.rewritten.is_empty();
+            (taken, if is_changed { batch.commit()? } else { self.graph.applied() })
         };
         self.durable(seq).await?;
         Ok(taken)
@@ -261,7 +284,8 @@ impl Batch<'_> {
             return Ok(Some(Received::Known));
         }
         let pos = Pos::at(self.commit.take_seq());
-        let event = self.met_at(pdu.id, pdu.json, pos)?;
+        let not_recommended = pdu.not_recommended.clone();
+        let event = self.met_as_told(pdu, pos)?;
         if !event.says_room(self.room_id()) {
             return Err(Error::BadJson(format!("the event {} is of another room", event.id)));
         }
@@ -270,7 +294,7 @@ impl Batch<'_> {
         if links.prev.len() != ends.len() || !links.prev.iter().all(|num| ends.contains(num)) {
             return Ok(None);
         }
-        self.settle(event, links, self.head.state, pdu.not_recommended).map(Some)
+        self.settle(event, links, self.head.state, not_recommended).map(Some)
     }
 
     /// Why the gate does not let an event in, which is then in quarantine.
@@ -307,11 +331,16 @@ impl Batch<'_> {
         Ok(true)
     }
 
-    fn is_known(&self, pdu: &Verified) -> Result<bool, Error> {
+    /// Whether an event is known. If that was without its content, which is told now, it is whole from then on.
+    fn is_known(&mut self, pdu: &Verified) -> Result<bool, Error> {
         if pdu.version != self.version.id.as_str() {
             return Err(Error::BadJson(format!("the event was checked for room version {}", pdu.version)));
         }
-        Ok(self.event_by_id(&pdu.id)?.is_some_and(|event| !event.record.has(flags::OUTLIER)))
+        let is_known = self.event_by_id(&pdu.id)?.is_some_and(|event| !event.record.has(flags::OUTLIER));
+        if is_known {
+            self.fill_in(pdu)?;
+        }
+        Ok(is_known)
     }
 
     /// An event with its edges and the state before it.
@@ -321,7 +350,7 @@ impl Batch<'_> {
         gaps: &[Gap],
         pos: Pos,
     ) -> Result<(Event, EventLinks, Root), Error> {
-        let event = self.met_at(pdu.id, pdu.json, pos)?;
+        let event = self.met_as_told(pdu, pos)?;
         if !event.says_room(self.room_id()) {
             return Err(Error::BadJson(format!("the event {} is of another room", event.id)));
         }

@@ -444,6 +444,7 @@ impl Rooms {
     /// an event.
     pub async fn send(&self, sender: &UserId, room: &RoomId, draft: Draft) -> Result<OwnedEventId, Error> {
         let room = self.known_room(room)?;
+        self.check_entry_by(room, &draft)?;
         let wish = |batch: &mut Batch<'_>| {
             if let Some(event) = self.repeated(sender, &draft)? {
                 return Ok(Wish::Nothing(Some(event)));

@@ -29,7 +29,8 @@ impl Rooms {
         wish: impl Fn(&mut Batch<'_>) -> Result<Wish, Error> + Send + Sync,
     ) -> Result<Option<OwnedEventId>, Error> {
         let lane = self.lane(room).await;
-        let policy = self.policy_server(room)?;
+        // As a policy server itself, this one has signed what is drafted.
+        let policy = self.policy_server(room)?.filter(|policy| !self.is_policy_server(policy));
         let mut batch = self.batch(room)?;
         let draft = match wish(&mut batch)? {
             Wish::Say(draft) => draft,

@@ -16,6 +16,9 @@ struct Stored {
     id: OwnedEventId,
     version: String,
     json: String,
+    /// Whether it came without its content.
+    #[serde(default)]
+    is_copy: bool,
     /// When it came, milliseconds.
     #[serde(default)]
     since: u64,
@@ -55,6 +58,7 @@ impl Rooms {
                 id: pdu.id().to_owned(),
                 version: pdu.version().to_owned(),
                 json: pdu.json().to_owned(),
+                is_copy: pdu.is_copy(),
                 since: now_ms(),
             };
             let stored = serde_json::to_vec(&stored).map_err(|error| Error::BadJson(error.to_string()))?;
@@ -69,9 +73,10 @@ impl Rooms {
         let from = Seq(after.map_or(0, |after| after.0 + 1));
         for entry in self.graph().scan::<Staged, _>(&(room,)).from(&(room, from)).iter().take(limit) {
             let ((_, seq), Raw(stored)) = entry?;
-            let Stored { origin, id, version, json, since } =
+            let Stored { origin, id, version, json, is_copy, since } =
                 serde_json::from_slice(&stored).map_err(|error| Error::BadJson(error.to_string()))?;
-            waiting.push(Waiting { seq, origin, pdu: Verified::from_store(id, json, version), since });
+            let pdu = Verified::from_store(id, json, version, is_copy);
+            waiting.push(Waiting { seq, origin, pdu, since });
         }
         Ok(waiting)
     }

@@ -10,8 +10,8 @@ use crate::{
     version::{Version, version},
 };
 use postern_graph::{
-    EventNum, Pos, RoomNum, Root, TypeNum, UserNum,
-    event::{EventRecord, MembershipKind, RoomHead},
+    RoomNum,
+    event::{MembershipKind, RoomHead},
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, RoomId, UserId,
@@ -180,23 +180,10 @@ fn is_reference(entry: &CanonicalJsonValue, version: &Version) -> bool {
 impl Batch<'_> {
     /// Whether the room's rules allow a PDU that is not an event yet.
     fn allowed_now(&self, pdu: &CanonicalJsonObject) -> Result<(), Error> {
-        let record = EventRecord {
-            room: self.room,
-            pos: Pos::MAX,
-            depth: 0,
-            origin_ts: 0,
-            sender: UserNum(0),
-            kind: TypeNum(0),
-            state_key: None,
-            flags: 0,
-            redacted_by: None,
-            state_before: Root::EMPTY,
-            state_after: Root::EMPTY,
-        };
         let id: OwnedEventId =
             EventId::parse("$proposed").map_err(|error| Error::BadJson(error.to_string()))?;
         let json = serde_json::to_string(pdu).map_err(|error| Error::BadJson(error.to_string()))?;
-        let event = Event::from_parts(EventNum(0), id, self.room_id.clone(), record, json.into_boxed_str())?;
+        let event = Event::unplaced(self.room, self.room_id.clone(), id, json.into_boxed_str())?;
         self.allowed_in(self.head.state, &event)?.map_err(Error::forbidden)
     }
 }

@@ -217,7 +217,7 @@ fn directory() -> Vec<Endpoint> {
         put("v3/directory/room/{alias}").fields(json!({ "room_id": "!room:here.test" })).status(409),
         delete("v3/directory/room/{alias}"),
         get("v3/rooms/{room}/aliases"),
-        get("v3/directory/list/room/{room}").auth(Auth::None),
+        get("v3/directory/list/room/{room}").auth(Auth::Optional),
         put("v3/directory/list/room/{room}").fields(json!({ "visibility": "private" })),
         get("v3/publicRooms").auth(Auth::Optional).params(&[("limit", Number), ("since", Word)]),
         post("v3/publicRooms").fields(json!({

@@ -1,5 +1,7 @@
 //! Enclaves to test with: servers that know each other as peers.
 
+#![allow(dead_code, reason = "several programs of tests have this module, and none uses all of it")]
+
 use crate::PROGRAM;
 use postern_world::{Client, Seat, Server, enc};
 use serde_json::{Value, json};
@@ -86,6 +88,14 @@ pub fn mixed_room(creator: &Client, invited: &Client) -> String {
         "creation_content": { "io.postern.label": label("CONFIDENTIAL"), "io.postern.floor": label("INTERNAL") },
         "invite": [invited.id()],
     }))
+}
+
+/// Somebody of each of two enclaves, in a mixed room of the first.
+pub fn together(high: &Enclave, low: &Enclave) -> (Client, Client, String) {
+    let (alice, bob) = (high.register("alice"), low.register("bob"));
+    let room = mixed_room(&alice, &bob);
+    join_by(&bob, &room, &high.server);
+    (alice, bob, room)
 }
 
 /// Joins a room by a server of it.

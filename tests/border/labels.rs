@@ -1,15 +1,13 @@
 //! What is said at which label, and who gets it in which form.
 
-use crate::enclaves::{content, high_and_low, join_by, label, mixed_room};
+use crate::enclaves::{content, high_and_low, label, together};
 use postern_world::enc;
 use serde_json::json;
 
 #[test]
 fn what_is_above_a_peers_clearance_reaches_it_redacted_and_the_rest_whole() {
     let (high, low) = high_and_low();
-    let (alice, bob) = (high.register("alice"), low.register("bob"));
-    let room = mixed_room(&alice, &bob);
-    join_by(&bob, &room, &high.server);
+    let (alice, bob, room) = together(&high, &low);
     let since = bob.now();
     let secret = alice.send_text(&room, "the canary sings");
     let open = alice.send(

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admission;
 mod commands;
 mod enclaves;
 mod inside;
 mod labels;
 mod officers;
+mod policy_server;
 mod rooms;
 
 /// The program under test.

@@ -1,6 +1,6 @@
 //! What officers do with a running server: the table of peers, the ledger, quarantine, releases, spills.
 
-use crate::enclaves::{Enclave, Peer, content, high_and_low, join_by, label, mixed_room};
+use crate::enclaves::{Enclave, Peer, content, high_and_low, join_by, label, mixed_room, together};
 use postern_world::{Client, Method, Seat, enc};
 use serde_json::{Value, json};
 
@@ -94,9 +94,7 @@ fn peers_are_written_at_runtime_and_count_at_once_and_after_a_restart() {
 fn the_ledger_says_who_got_what_and_why() {
     let (high, low) = high_and_low();
     let officer = admin(&high);
-    let (alice, bob) = (high.register("alice"), low.register("bob"));
-    let room = mixed_room(&alice, &bob);
-    join_by(&bob, &room, &high.server);
+    let (alice, bob, room) = together(&high, &low);
     let since = bob.now();
     let secret = alice.send_text(&room, "the canary sings");
     let open = alice.send(
@@ -135,9 +133,7 @@ fn an_event_in_quarantine_is_let_in_or_kept_out() {
         Enclave::start(&here, "Company CONFIDENTIAL", &[Peer(&there, "Company INTERNAL", doubted)], "");
     let low = Enclave::start(&there, "Company INTERNAL", &[Peer(&here, "Company CONFIDENTIAL", "")], "");
     let officer = admin(&high);
-    let (alice, bob) = (high.register("alice"), low.register("bob"));
-    let room = mixed_room(&alice, &bob);
-    join_by(&bob, &room, &high.server);
+    let (alice, bob, room) = together(&high, &low);
     let since = alice.now();
     let say = |body: &str, class: &str| {
         let content = json!({ "msgtype": "m.text", "body": body, "io.postern.label": label(class) });
@@ -147,6 +143,19 @@ fn an_event_in_quarantine_is_let_in_or_kept_out() {
     let fine = say("good morning", "PUBLIC");
     alice.sync_until_event(&since, &room, &fine);
     let held = get(&officer, "/quarantine");
+    // Who judges need not be cleared for it.
+    let auditor = high.register("auditor");
+    let entry = json!({ "id": auditor.id(), "clearance": "Company PUBLIC", "roles": ["judge"] });
+    officer.put(&format!("{API}/users"), entry).done();
+    high.write(
+        "policies/judges.cedar",
+        "@id(\"judges\")\npermit (principal is User, action == Action::\"admin.quarantine\", resource)\n\
+         when { principal.roles.contains(\"judge\") };",
+    );
+    high.reread();
+    let judged = get(&auditor, "/quarantine");
+    assert_eq!(judged["events"].as_array().unwrap().len(), 2);
+    assert!(!judged.to_string().contains("believe me"), "{judged}");
     let ids: Vec<&str> =
         held["events"].as_array().unwrap().iter().filter_map(|one| one["event_id"].as_str()).collect();
     assert_eq!(ids, [first.as_str(), second.as_str()]);
@@ -212,6 +221,19 @@ fn a_release_takes_a_second_person_where_policies_ask_for_one() {
     let id = asked["id"].as_str().unwrap();
     decide(&alice, id, "approve").refused(403, "M_FORBIDDEN");
     decide(&eve, id, "approve").refused(403, "M_FORBIDDEN");
+    // A role is no clearance.
+    let dora = high.register("dora");
+    let low_officer = roles.replace("WHO", dora.id()).replace("CONFIDENTIAL", "INTERNAL");
+    high.write(
+        "border.toml",
+        &format!("default_clearance = \"Company CONFIDENTIAL\"\n{more}{low_officer}{peer}"),
+    );
+    high.reread();
+    alice
+        .post(&format!("/_matrix/client/v3/rooms/{}/invite", enc(&room)), json!({ "user_id": dora.id() }))
+        .done();
+    dora.join(&room);
+    decide(&dora, id, "approve").refused(404, "M_NOT_FOUND");
     let since = bob.now();
     let done = decide(&carol, id, "approve").ok();
     assert_eq!((&done["state"], &done["decided_by"]), (&json!("released"), &json!(carol.id())));
@@ -230,15 +252,35 @@ fn a_release_takes_a_second_person_where_policies_ask_for_one() {
     carol.delete(&format!("{API}/releases/{last}")).refused(404, "M_NOT_FOUND");
     assert_eq!(alice.delete(&format!("{API}/releases/{last}")).ok()["state"], "withdrawn");
     assert_eq!(get(&carol, "/releases")["releases"].as_array().unwrap().len(), 3);
+    let refusals = get(&admin(&high), "/refusals").to_string();
+    assert!(!refusals.contains("admin."), "who looks at releases has tried nothing forbidden: {refusals}");
+}
+
+#[test]
+fn refusals_are_all_found_page_by_page() {
+    let enclave = Enclave::start(&Seat::take(), "Company INTERNAL", &[], "");
+    let (officer, clerk) = (admin(&enclave), enclave.register("clerk"));
+    for path in ["peers", "policies", "decisions", "quarantine", "users", "spills"] {
+        clerk.get(&format!("{API}/{path}")).refused(403, "M_FORBIDDEN");
+    }
+    let all = get(&officer, "/refusals")["refusals"].clone();
+    let (mut paged, mut from) = (Vec::new(), String::new());
+    loop {
+        let page = get(&officer, &format!("/refusals?limit=2{from}"));
+        paged.extend(page["refusals"].as_array().unwrap().clone());
+        let Some(next) = page["next"].as_str() else { break };
+        from = format!("&from={next}");
+    }
+    // Two were about the ledger: of what somebody tries again and again one is kept in an hour.
+    assert_eq!(paged.len(), 5, "{paged:?}");
+    assert_eq!(json!(paged), all);
 }
 
 #[test]
 fn a_spill_is_taken_back_everywhere_and_says_who_got_it() {
     let (high, low) = high_and_low();
     let officer = admin(&high);
-    let (alice, bob) = (high.register("alice"), low.register("bob"));
-    let room = mixed_room(&alice, &bob);
-    join_by(&bob, &room, &high.server);
+    let (alice, bob, room) = together(&high, &low);
     let since = bob.now();
     let uri = alice.upload("text/plain", None, b"the canary sings");
     let spilled = alice.send(
@@ -282,4 +324,61 @@ fn a_spill_is_taken_back_everywhere_and_says_who_got_it() {
         .put(&format!("{API}/spills/{id}/follow_up/other"), json!({ "done": true }))
         .refused(404, "M_NOT_FOUND");
     assert_eq!(get(&officer, "/spills")["spills"][0]["id"], id);
+}
+
+#[test]
+fn a_spill_takes_no_file_that_merely_stands_beside_what_was_spilled() {
+    let enclave = Enclave::start(&Seat::take(), "Company INTERNAL", &[], "");
+    let (officer, alice) = (admin(&enclave), enclave.register("alice"));
+    let room = alice.create_public_room();
+    let upload = |bytes: &[u8]| alice.upload("text/plain", None, bytes);
+    let (smiley, spilled, other) = (upload(b"a smiley"), upload(b"the canary"), upload(b"something else"));
+    let show = |uri: &str, more: Value| {
+        let mut content = json!({ "msgtype": "m.file", "body": "file", "url": uri });
+        content.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        alice.send(&room, "m.room.message", content)
+    };
+    let html = format!("<img data-mx-emoticon src=\"{smiley}\">");
+    let with_smiley = alice.send(
+        &room,
+        "m.room.message",
+        json!({ "msgtype": "m.text", "body": ":)", "format": "org.matrix.custom.html", "formatted_body": html }),
+    );
+    let first = show(&spilled, json!({ "format": "org.matrix.custom.html", "formatted_body": html }));
+    let again = show(&spilled, json!({ "info": { "thumbnail_url": other } }));
+    let of_other = show(&other, json!({}));
+    let spill = officer.post(&format!("{API}/spills"), json!({ "event_id": first, "reason": "x" })).ok();
+    assert_eq!(spill["files"], json!([{ "uri": spilled, "destroyed": true }]), "{spill}");
+    let ids: Vec<&Value> = spill["events"].as_array().unwrap().iter().map(|one| &one["event_id"]).collect();
+    assert_eq!(ids, [&json!(first), &json!(again)]);
+    for event in [&with_smiley, &of_other] {
+        assert_ne!(content(&alice, &room, event), json!({}));
+    }
+    for uri in [&smiley, &other] {
+        let path = format!("/_matrix/client/v1/media/download/{}", uri.trim_start_matches("mxc://"));
+        assert_eq!(alice.loose().get(&path).status(), 200);
+    }
+}
+
+#[test]
+fn looking_for_who_has_a_file_discloses_nothing() {
+    let (high, low) = high_and_low();
+    let officer = admin(&high);
+    let (alice, bob) = (high.register("alice"), low.register("bob"));
+    let room = mixed_room(&alice, &bob);
+    // What was said before they came is not for them.
+    alice.set_state(&room, "m.room.history_visibility", "", json!({ "history_visibility": "joined" }));
+    let uri = alice.upload("text/plain", None, b"lunch at noon");
+    let file =
+        json!({ "msgtype": "m.file", "body": "file", "url": uri, "io.postern.label": label("INTERNAL") });
+    let before = alice.send(&room, "m.room.message", file.clone());
+    join_by(&bob, &room, &high.server);
+    let since = alice.now();
+    let shown = bob.send(&room, "m.room.message", file);
+    alice.sync_until_event(&since, &room, &shown);
+    let path = format!("/_matrix/client/v1/media/download/{}", uri.trim_start_matches("mxc://"));
+    let carol = high.register("carol");
+    assert_eq!(carol.loose().get(&path).status(), 200);
+    let got = get(&officer, &format!("/disclosures/event/{}", enc(&before)));
+    assert_eq!(got["servers"], json!({}), "nobody has asked for it");
 }

@@ -1,6 +1,6 @@
 //! Rooms between enclaves: who comes in, and what other servers enforce, too.
 
-use crate::enclaves::{Enclave, Peer, content, high_and_low, join_by, label, mixed_room};
+use crate::enclaves::{Enclave, Peer, content, high_and_low, join_by, label, mixed_room, together};
 use postern_world::{Client, Seat, enc};
 use serde_json::json;
 
@@ -81,9 +81,7 @@ fn events_of_a_peer_above_its_accreditation_are_kept_in_quarantine() {
     let high =
         Enclave::start(&here, "Company CONFIDENTIAL", &[Peer(&there, "Company INTERNAL", doubted)], "");
     let low = Enclave::start(&there, "Company INTERNAL", &[Peer(&here, "Company CONFIDENTIAL", "")], "");
-    let (alice, bob) = (high.register("alice"), low.register("bob"));
-    let room = mixed_room(&alice, &bob);
-    join_by(&bob, &room, &high.server);
+    let (alice, bob, room) = together(&high, &low);
     let since = alice.now();
     let say = |body: &str, class: &str| {
         bob.send(
@@ -105,9 +103,7 @@ fn the_form_of_an_event_stays_what_it_was_when_clearances_change() {
     let (here, there) = (Seat::take(), Seat::take());
     let high = Enclave::start(&here, "Company CONFIDENTIAL", &[Peer(&there, "Company INTERNAL", "")], "");
     let low = Enclave::start(&there, "Company CONFIDENTIAL", &[Peer(&here, "Company CONFIDENTIAL", "")], "");
-    let (alice, bob) = (high.register("alice"), low.register("bob"));
-    let room = mixed_room(&alice, &bob);
-    join_by(&bob, &room, &high.server);
+    let (alice, bob, room) = together(&high, &low);
     let since = bob.now();
     let before = alice.send_text(&room, "before");
     bob.sync_until(&since, |answer| {
@@ -140,9 +136,7 @@ fn without_a_directory_pictures_of_rooms_and_people_are_everybodys() {
 #[test]
 fn files_go_where_a_message_that_shows_them_may_go() {
     let (high, low) = high_and_low();
-    let (alice, bob) = (high.register("alice"), low.register("bob"));
-    let room = mixed_room(&alice, &bob);
-    join_by(&bob, &room, &high.server);
+    let (alice, bob, room) = together(&high, &low);
     let since = bob.now();
     let show = |bytes: &[u8], class: &str| {
         let uri = alice.upload("text/plain", None, bytes);

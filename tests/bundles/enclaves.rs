@@ -76,7 +76,7 @@ impl Enclave {
     }
 
     pub fn export(&self) -> Value {
-        self.done(&["export", "courier"])["bundle"].clone()
+        self.done(&["export", "courier"])["bundles"][0].clone()
     }
 
     pub fn import(&self) -> Value {

@@ -3,6 +3,7 @@
 use crate::enclaves::{Pair, Says, good};
 use postern_world::Client;
 use serde_json::{Value, json};
+use std::fs;
 
 /// The bodies of the messages a user sees in a room, oldest first.
 pub fn bodies(user: &Client, room: &str) -> Vec<String> {
@@ -164,6 +165,46 @@ fn files_cross_with_the_messages_that_show_them() {
     let sealed = alice.upload("application/octet-stream", None, b"ciphertext");
     pair.to_b();
     assert_eq!(&bob.get(&path(&sealed)).bytes()[..], b"ciphertext");
+}
+
+#[test]
+fn what_has_no_place_in_a_bundle_goes_in_the_next() {
+    let small = Says { out_lines: "events = 1\nfile_bytes = 1", ..Says::default() };
+    let pair = Pair::saying(&small, &Says::default());
+    let (alice, bob) = (pair.a.register("alice"), pair.b.register("bob"));
+    let rooms: Vec<String> =
+        (0..3).map(|_| pair.shared_room(&alice, &bob, json!({ "preset": "private_chat" }))).collect();
+    let mut shown = Vec::new();
+    for room in &rooms {
+        let uri = alice.upload("text/plain", None, room.as_bytes());
+        alice.send(room, "m.room.message", json!({ "msgtype": "m.file", "body": "here", "url": uri }));
+        shown.push(uri);
+    }
+    let made = pair.a.done(&["export", "courier"])["bundles"].as_array().unwrap().len();
+    assert!(made >= 3, "{made}");
+    assert_eq!(pair.files("ab").len(), pair.a.done(&["links"])["links"][0]["out"]["made"]);
+    good(pair.b.import());
+    for (room, uri) in rooms.iter().zip(&shown) {
+        assert_eq!(bodies(&bob, room), ["here"]);
+        let path = format!("/_matrix/client/v1/media/download/{}", uri.strip_prefix("mxc://").unwrap());
+        assert_eq!(bob.get(&path).bytes()[..], *room.as_bytes());
+    }
+    // A keyframe stands for all of them, in as many bundles, also where what went before is lost.
+    for room in &rooms {
+        alice.send_text(room, "lost");
+    }
+    let before = pair.files("ab").len();
+    pair.a.export();
+    for file in pair.files("ab").drain(before..) {
+        fs::remove_file(file).unwrap();
+    }
+    let frames = pair.a.done(&["export", "courier", "--keyframe"]);
+    let frames = frames["bundles"].as_array().unwrap();
+    assert!(frames.len() >= 3 && frames.iter().all(|frame| frame["kind"] == "keyframe"), "{frames:#?}");
+    pair.b.import();
+    for room in &rooms {
+        assert_eq!(bodies(&bob, room), ["here", "lost"]);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod answers;
 mod authorisation;
+mod border;
 mod confidentiality;
 mod exhaustion;
 mod honest;

@@ -96,12 +96,20 @@ impl Drop for Mallory {
 
 impl Mallory {
     pub fn new() -> Self {
+        Self::at(&Seat::take())
+    }
+
+    /// One at a seat that others were told of before.
+    pub fn at(seat: &Seat) -> Self {
         let pair = Ed25519KeyPair::from_der(&Ed25519KeyPair::generate(), "1".to_owned()).unwrap();
-        Self::with_key(pair)
+        Self::seated(seat, pair)
     }
 
     pub fn with_key(pair: Ed25519KeyPair) -> Self {
-        let seat = Seat::take();
+        Self::seated(&Seat::take(), pair)
+    }
+
+    fn seated(seat: &Seat, pair: Ed25519KeyPair) -> Self {
         let parts = Arc::new(Parts {
             name: seat.address.to_string(),
             pair,
@@ -113,7 +121,7 @@ impl Mallory {
             let parts = parts.clone();
             Arc::new(move |asked| parts.answer(asked))
         };
-        Self { task: listen(&seat, answers), parts }
+        Self { task: listen(seat, answers), parts }
     }
 
     pub fn name(&self) -> &str {
@@ -146,6 +154,21 @@ impl Mallory {
     pub fn seen(&self, endpoint: &str) -> Vec<Asked> {
         let has = |asked: &&Asked| asked.segments.iter().any(|segment| segment == endpoint);
         lock(&self.parts.seen).iter().filter(has).cloned().collect()
+    }
+
+    /// All that any server ever asked or told, as text: paths, parameters, bodies.
+    pub fn heard(&self) -> String {
+        let mut all = String::new();
+        for asked in lock(&self.parts.seen).iter() {
+            all.extend(asked.segments.iter().flat_map(|segment| ["/", segment.as_str()]));
+            all.extend(
+                asked.query.iter().flat_map(|(name, value)| [" ", name.as_str(), "=", value.as_str()]),
+            );
+            all.push(' ');
+            all.push_str(&String::from_utf8_lossy(&asked.body));
+            all.push('\n');
+        }
+        all
     }
 
     // ---- requests

@@ -152,6 +152,13 @@ impl Room {
         self.events.entry(pdu.id.clone()).or_insert(told);
     }
 
+    /// Keeps an event in another form than it was kept in.
+    pub fn replace(&mut self, pdu: &Pdu) {
+        if let Some(stored) = self.events.get_mut(&pdu.id) {
+            stored.json = pdu.json.clone();
+        }
+    }
+
     /// Whether an event is known.
     pub fn has(&self, id: &str) -> bool {
         self.events.contains_key(id)

@@ -5,7 +5,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod border;
 mod devices;
+#[path = "../border/enclaves.rs"]
+mod enclaves;
 mod encrypted;
 mod harness;
 mod joining;
@@ -42,12 +45,14 @@ fn main() -> ExitCode {
         seen: profiles_are_shown_and_changes_follow rooms_are_found_in_the_directory spaces_are_walked
             files_and_thumbnails_are_fetched;
         versions: rooms_of_every_version_are_shared a_room_is_upgraded_and_followed;
+        border: what_is_above_its_clearance_reaches_it_as_copies policies_change_while_it_is_told;
         devices: messages_reach_devices keys_are_queried_and_claimed new_devices_are_told_of;
         encrypted: clients_on_both_servers_talk_encrypted;
     };
     let alone = scenarios! {
         outage: what_one_server_missed_while_it_was_down_is_made_up_for
             messages_to_devices_and_new_devices_wait_for_a_server_that_is_down servers_that_were_parted_agree_afterwards;
+        border: what_it_missed_it_pulls_from_another_member;
     };
     harness::run(together, alone)
 }

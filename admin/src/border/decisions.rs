@@ -10,7 +10,7 @@ use postern_client::{
 };
 use postern_graph::EventNum;
 use postern_policy::decide::{Action, Base, Text};
-use postern_rooms::{Event, now_ms};
+use postern_rooms::{Event, Quarantined};
 use ruma::{OwnedEventId, OwnedServerName, OwnedUserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -83,9 +83,9 @@ async fn refusals(officer: Officer, Query(paging): Query<Paging>) -> Answer<Valu
     officer.may(Action::AdminLedger)?;
     officer.border.write_down().await?;
     let most = paging.most();
-    let before = paging.number(10)?.unwrap_or_else(|| now_ms().saturating_add(1));
-    let found = officer.border.refusals(before, most)?;
-    let next = found.last().filter(|_| found.len() == most).map(|last| last["at"].to_string());
+    let found = officer.border.refusals(paging.place()?.unwrap_or((u64::MAX, u64::MAX)), most)?;
+    let next = found.last().filter(|_| found.len() == most).map(|((at, number), _)| format!("{at}-{number}"));
+    let found: Vec<Value> = found.into_iter().map(|(_, refusal)| refusal).collect();
     Ok(Json(json!({ "refusals": found, "next": next })))
 }
 
@@ -193,14 +193,17 @@ async fn quarantine(officer: Officer, State(api): State<Api>, Query(paging): Que
     let most = paging.most();
     let found = api.rooms.quarantined(EventNum(paging.number(10)?.unwrap_or(0)), most)?;
     let next = found.last().filter(|_| found.len() == most).map(|(event, _)| event.num.0.to_string());
-    let shown = |(event, about): &(Arc<Event>, postern_rooms::Quarantined)| {
-        json!({
+    let shown = |(event, about): &(Arc<Event>, Quarantined)| -> Result<Value, Failure> {
+        // Who may judge it need not be cleared for it.
+        let content = api.rooms.content_for(&officer.viewer(), event)?;
+        Ok(json!({
             "event_id": event.id, "room_id": event.room_id, "sender": event.sender(), "type": event.kind(),
-            "state_key": event.state_key(), "content": event.content(), "origin_server_ts": event.origin_server_ts(),
+            "state_key": event.state_key(), "content": content, "origin_server_ts": event.origin_server_ts(),
             "why": about.why, "origin": about.origin, "at": about.at,
-        })
+        }))
     };
-    Ok(Json(json!({ "events": found.iter().map(shown).collect::<Vec<_>>(), "next": next })))
+    let events = found.iter().map(shown).collect::<Result<Vec<_>, _>>()?;
+    Ok(Json(json!({ "events": events, "next": next })))
 }
 
 /// Lets an event in: it is shown as if it came now.
@@ -213,11 +216,7 @@ async fn let_in(
     State(api): State<Api>,
     Params(event): Params<OwnedEventId>,
 ) -> Answer<Value> {
-    officer.may(Action::AdminQuarantine)?;
-    let event = event_here(&api, &event)?;
-    api.rooms.let_in(event.num).await?;
-    officer.border.note_judged(&officer.session.user_id, &event.id, "let in");
-    Ok(Json(json!({})))
+    judge(&officer, &api, &event, true).await
 }
 
 /// Keeps an event out for good.
@@ -230,9 +229,18 @@ async fn keep_out(
     State(api): State<Api>,
     Params(event): Params<OwnedEventId>,
 ) -> Answer<Value> {
+    judge(&officer, &api, &event, false).await
+}
+
+async fn judge(officer: &Officer, api: &Api, event: &OwnedEventId, is_let_in: bool) -> Answer<Value> {
     officer.may(Action::AdminQuarantine)?;
-    let event = event_here(&api, &event)?;
-    api.rooms.keep_out(event.num).await?;
-    officer.border.note_judged(&officer.session.user_id, &event.id, "kept out");
+    let event = event_here(api, event)?;
+    if is_let_in {
+        api.rooms.let_in(event.num).await?;
+    } else {
+        api.rooms.keep_out(event.num).await?;
+    }
+    let outcome = if is_let_in { "let in" } else { "kept out" };
+    officer.border.note_judged(&officer.session.user_id, &event.id, outcome);
     Ok(Json(json!({})))
 }

@@ -37,6 +37,16 @@ impl Paging {
         self.limit.unwrap_or(USUAL).clamp(1, MOST)
     }
 
+    /// The place to go on at, of what is in the order of time.
+    fn place(&self) -> Result<Option<(u64, u64)>, ApiError> {
+        let Some(from) = &self.from else { return Ok(None) };
+        let (at, number) = from.split_once('-').unwrap_or_default();
+        match (at.parse(), number.parse()) {
+            (Ok(at), Ok(number)) => Ok(Some((at, number))),
+            _ => Err(ApiError::invalid_param("from: is no `next`")),
+        }
+    }
+
     /// The place to go on at, as a number.
     fn number(&self, radix: u32) -> Result<Option<u64>, ApiError> {
         let read = |text: &String| u64::from_str_radix(text, radix);

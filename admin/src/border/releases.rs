@@ -32,7 +32,7 @@ pub fn routes() -> OpenApiRouter<Api> {
     responses((status = 200, description = "`releases`, and `next` if there are more", body = Vec<Release>))
 )]
 async fn releases(officer: Officer, State(api): State<Api>, Query(paging): Query<Paging>) -> Answer<Value> {
-    let (all, most) = (officer.may(Action::AdminLedger).is_ok(), paging.most());
+    let (all, most) = (officer.permitted(Action::AdminLedger)?.is_ok(), paging.most());
     let found = officer.border.releases(&api.rooms, &officer.viewer(), all, paging.from.as_deref(), most)?;
     let next = found.last().filter(|_| found.len() == most).map(|last| last.id.clone());
     Ok(Json(json!({ "releases": found, "next": next })))

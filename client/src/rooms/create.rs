@@ -3,7 +3,7 @@
 use crate::{
     Api,
     http::{Answer, ApiError, Body, Caller, Class, Params},
-    rooms::room_num,
+    rooms::{joined_room, room_num},
 };
 use axum::{Json, Router, extract::State, routing::post};
 use postern_config::{EncryptByDefault, Who};
@@ -170,7 +170,7 @@ async fn upgrade(
     Body(request): Body<Upgrade>,
 ) -> Answer {
     api.limiter.check(Class::Join, session.user_id.as_str())?;
-    room_num(&api, &room)?;
+    joined_room(&api, &session, &room)?;
     let new =
         api.rooms.upgrade(&session.user_id, &room, &request.new_version, request.additional_creators).await?;
     crate::rooms::upgrade::carry_over(&api, &session, room_num(&api, &new)?).await?;

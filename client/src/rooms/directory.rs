@@ -5,6 +5,7 @@ use crate::{
     http::{Answer, ApiError, Body, Caller, MaybeCaller, Params, Query, done},
     rooms::{
         hierarchy::{self, Walk},
+        known,
         membership::resolve,
         room_num,
     },
@@ -12,7 +13,7 @@ use crate::{
 use axum::{Json, Router, extract::State, routing::get};
 use postern_config::Who;
 use postern_rooms::{Asker, Entry, PublicRooms};
-use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, ServerName, UserId};
+use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, RoomId, ServerName, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -84,6 +85,10 @@ async fn remove_alias(
     Params(alias): Params<OwnedRoomAliasId>,
 ) -> Answer {
     let room = api.rooms.resolve_alias(&alias)?;
+    if let Some(room) = room {
+        let unknown = || ApiError::not_found("there is no such alias");
+        known(&api, Some(&session), &api.rooms.room_id(room)?)?.ok_or_else(unknown)?;
+    }
     api.rooms.remove_alias(&session.user_id, &alias, session.is_admin).await?;
     if let Some(room) = room {
         unname(&api, &session.user_id, room, &alias).await;
@@ -120,11 +125,19 @@ async fn aliases(
     if !api.rooms.is_joined(room, session.user)? && !api.rooms.is_world_readable(room)? {
         return Err(ApiError::forbidden("you are not in this room"));
     }
-    Ok(Json(json!({ "aliases": api.rooms.aliases(room)? })))
+    Ok(Json(json!({ "aliases": api.rooms.aliases_for(&session.user_id, room)? })))
 }
 
-async fn listing(State(api): State<Api>, Params(room): Params<OwnedRoomId>) -> Answer {
-    let room = api.rooms.known_room(&room)?;
+fn not_known(room: &RoomId) -> ApiError {
+    ApiError::not_found(format!("the room {room} is not known to this server"))
+}
+
+async fn listing(
+    State(api): State<Api>,
+    MaybeCaller(session): MaybeCaller,
+    Params(room): Params<OwnedRoomId>,
+) -> Answer {
+    let room = known(&api, session.as_deref(), &room)?.ok_or_else(|| not_known(&room))?;
     let visibility = if api.rooms.is_published(room)? { "public" } else { "private" };
     Ok(Json(json!({ "visibility": visibility })))
 }
@@ -140,7 +153,7 @@ async fn list(
     Params(room): Params<OwnedRoomId>,
     Body(request): Body<List>,
 ) -> Answer {
-    let room = api.rooms.known_room(&room)?;
+    let room = known(&api, Some(&session), &room)?.ok_or_else(|| not_known(&room))?;
     let published = match request.visibility.as_deref() {
         None | Some("public") => true,
         Some("private") => false,
@@ -278,7 +291,7 @@ async fn summary(
     Params(room): Params<OwnedRoomOrAliasId>,
 ) -> Answer {
     let missing = || ApiError::not_found("there is no such room, or you may not see it");
-    let id = resolve(&api, &room).await?.0;
+    let id = resolve(&api, session.as_deref(), &room).await?.0;
     let room = api.rooms.room(&id)?.ok_or_else(missing)?;
     let user = session.as_ref().map(|session| session.user);
     if !api.rooms.may_see_summary(room, user)? {

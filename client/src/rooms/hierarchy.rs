@@ -109,9 +109,10 @@ fn here(api: &Api, session: &Session, room: RoomNum, suggested_only: bool) -> Re
     if !api.rooms.may_see_summary(room, Some(session.user))? {
         return Ok(None);
     }
-    let summary = api.rooms.summary(Asker::User(Some(&session.user_id)), room)?;
+    let asker = Asker::User(Some(&session.user_id));
+    let summary = api.rooms.summary(asker, room)?;
     let is_space = summary.listing.room_type.as_deref() == Some("m.space");
-    let links = if is_space { api.rooms.space(room, suggested_only)?.links } else { Vec::new() };
+    let links = if is_space { api.rooms.space(asker, room, suggested_only)?.links } else { Vec::new() };
     Ok(Some((json!(summary), links, Vec::new())))
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     Api,
     http::{Answer, ApiError, Body, Caller, Class, Params, Query, done},
-    rooms::{joined_room, room_num, viewer},
+    rooms::{joined_room, known, room_num, viewer},
 };
 use axum::{
     Json, Router,
@@ -55,6 +55,7 @@ struct Reason {
 /// The id of a room or of what an alias points to, and servers that are in it as far as the alias's server told.
 pub(crate) async fn resolve(
     api: &Api,
+    who: Option<&Session>,
     room: &RoomOrAliasId,
 ) -> Result<(OwnedRoomId, Vec<OwnedServerName>), ApiError> {
     if let Ok(alias) = <&RoomAliasId>::try_from(room) {
@@ -62,8 +63,10 @@ pub(crate) async fn resolve(
             return api.elsewhere.alias(alias).await;
         }
         let found = api.rooms.resolve_alias(alias)?;
-        let found = found.ok_or_else(|| ApiError::not_found(format!("the alias {alias} does not exist")))?;
-        return Ok((api.rooms.room_id(found)?, Vec::new()));
+        let unknown = || ApiError::not_found(format!("the alias {alias} does not exist"));
+        let found = api.rooms.room_id(found.ok_or_else(unknown)?)?;
+        known(api, who, &found)?.ok_or_else(unknown)?;
+        return Ok((found, Vec::new()));
     }
     let id = RoomId::parse(room.as_str()).map_err(|error| ApiError::invalid_param(error.to_string()))?;
     Ok((id, Vec::new()))
@@ -84,9 +87,15 @@ impl Via {
 }
 
 /// A room by its number, if this server is in it.
-fn resident(api: &Api, room: &RoomId) -> Result<Option<RoomNum>, ApiError> {
+///
+/// # Errors
+/// As for a room of which nobody knows, if this server is in it and the user may not know of it.
+fn resident(api: &Api, session: &Session, room: &RoomId) -> Result<Option<RoomNum>, ApiError> {
     match api.rooms.room(room)? {
-        Some(number) if api.rooms.is_resident(number)? => Ok(Some(number)),
+        Some(number) if api.rooms.is_resident(number)? => match known(api, Some(session), room)? {
+            Some(number) => Ok(Some(number)),
+            None => Err(ApiError::not_found("no server that is in the room is known")),
+        },
         _ => Ok(None),
     }
 }
@@ -99,7 +108,7 @@ async fn join(
     Body(mut body): Body<Map<String, Value>>,
 ) -> Answer {
     api.limiter.check(Class::Join, session.user_id.as_str())?;
-    let (room, servers) = resolve(&api, &room).await?;
+    let (room, servers) = resolve(&api, Some(&session), &room).await?;
     let via = Via::of(query, servers);
     let reason = match body.remove("reason") {
         None | Some(Value::Null) => None,
@@ -110,7 +119,7 @@ async fn join(
     for reserved in ["membership", "third_party_signed", "join_authorised_via_users_server"] {
         body.remove(reserved);
     }
-    let Some(number) = resident(&api, &room)? else {
+    let Some(number) = resident(&api, &session, &room)? else {
         return join_elsewhere(&api, &session, &room, &via, body, reason).await;
     };
     if session.is_guest {
@@ -187,8 +196,8 @@ async fn knock(
     Body(body): Body<Reason>,
 ) -> Answer {
     api.limiter.check(Class::Join, session.user_id.as_str())?;
-    let (room, servers) = resolve(&api, &room).await?;
-    if resident(&api, &room)?.is_some() {
+    let (room, servers) = resolve(&api, Some(&session), &room).await?;
+    if resident(&api, &session, &room)?.is_some() {
         let change = MembershipChange::to(MembershipKind::Knock).because(body.reason);
         api.rooms.membership(&session.user_id, &room, &session.user_id, change).await?;
     } else {
@@ -204,12 +213,13 @@ async fn leave(
     Params(room): Params<OwnedRoomId>,
     Body(body): Body<Reason>,
 ) -> Answer {
-    let number = api.rooms.room(&room)?.ok_or_else(|| ApiError::not_found("there is no such room"))?;
+    let unknown = || ApiError::not_found("there is no such room");
+    let number = known(&api, Some(&session), &room)?.ok_or_else(unknown)?;
     if api.rooms.member(number, session.user)?.is_some_and(|now| now.kind == MembershipKind::Leave) {
         // Leaving twice is what a client does that lost the first answer.
         return Ok(done());
     }
-    if resident(&api, &room)?.is_some() {
+    if resident(&api, &session, &room)?.is_some() {
         let change = MembershipChange::to(MembershipKind::Leave).because(body.reason);
         api.rooms.membership(&session.user_id, &room, &session.user_id, change).await?;
     } else {
@@ -227,6 +237,8 @@ async fn forget(
     Caller(session): Caller,
     Params(room): Params<OwnedRoomId>,
 ) -> Answer {
+    let unknown = || ApiError::not_found("you were never in this room");
+    known(&api, Some(&session), &room)?.ok_or_else(unknown)?;
     api.rooms.forget(&session.user_id, &room).await.map_err(|error| match error {
         postern_rooms::Error::BadState(why) => {
             ApiError::new(axum::http::StatusCode::BAD_REQUEST, "M_UNKNOWN", why)

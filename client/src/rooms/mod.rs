@@ -16,7 +16,7 @@ mod upgrade;
 use crate::{Api, http::ApiError};
 use axum::Router;
 use postern_graph::RoomNum;
-use postern_rooms::view::Viewer;
+use postern_rooms::{Entry, view::Viewer};
 use postern_users::Session;
 use ruma::RoomId;
 
@@ -42,6 +42,19 @@ pub(crate) fn viewer(session: &Session) -> Viewer<'_> {
 /// The number of a room. Whether an unknown room exists is not told: it is as forbidden as any other.
 pub(crate) fn room_num(api: &Api, room: &RoomId) -> Result<RoomNum, ApiError> {
     api.rooms.room(room)?.ok_or_else(|| ApiError::forbidden("you are not in this room"))
+}
+
+/// The number of a room, as far as somebody may know of it: one that they have nothing to do with and are not cleared for is
+/// as one that is not there.
+pub(crate) fn known(api: &Api, who: Option<&Session>, room: &RoomId) -> Result<Option<RoomNum>, ApiError> {
+    let Some(room) = api.rooms.room(room)? else { return Ok(None) };
+    if let Some(session) = who
+        && api.rooms.member(room, session.user)?.is_some()
+    {
+        return Ok(Some(room));
+    }
+    let may_know = api.rooms.may_enter(who.map(|session| &*session.user_id), room, Entry::Look)?;
+    Ok(may_know.then_some(room))
 }
 
 /// The same, for a room the caller has to be joined to.

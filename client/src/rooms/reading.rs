@@ -4,7 +4,7 @@ use crate::{
     Api,
     http::{Answer, ApiError, Body, Caller, Params, Query, done},
     rooms::{
-        joined_room, room_num,
+        joined_room, known, room_num,
         timeline::{parse_direction, visible_event},
         viewer,
     },
@@ -111,7 +111,7 @@ async fn report_room(
     Params(room): Params<OwnedRoomId>,
     Body(report): Body<Report>,
 ) -> Answer {
-    if api.rooms.room(&room)?.is_none() {
+    if known(&api, Some(&session), &room)?.is_none() {
         return Err(ApiError::not_found("there is no such room"));
     }
     tracing::warn!(by = %session.user_id, %room, reason = report.reason, "a room was reported");

@@ -3,7 +3,7 @@
 use crate::{
     Api,
     http::{Answer, Body, Caller, Class, JsonText, Params},
-    rooms::room_num,
+    rooms::joined_room,
 };
 use axum::{Json, Router, extract::State, routing::put};
 use postern_rooms::{Draft, Txn};
@@ -34,7 +34,7 @@ async fn send(
     JsonText(content): JsonText,
 ) -> Answer {
     api.limiter.check(Class::Message, session.user_id.as_str())?;
-    room_num(&api, &room)?;
+    joined_room(&api, &session, &room)?;
     let txn = txn(&session, "send", &room, &event_type, id);
     let draft = Draft { txn: Some(txn), ..Draft::message(event_type, content) };
     let event = api.rooms.send(&session.user_id, &room, draft).await?;
@@ -48,7 +48,7 @@ async fn redact(
     Body(content): Body<Map<String, Value>>,
 ) -> Answer {
     api.limiter.check(Class::Message, session.user_id.as_str())?;
-    room_num(&api, &room)?;
+    joined_room(&api, &session, &room)?;
     let content = serde_json::value::to_raw_value(&content)
         .map_err(|error| crate::http::ApiError::bad_json(error.to_string()))?;
     let txn = txn(&session, "redact", &room, event.as_str(), id);

@@ -3,7 +3,7 @@
 use crate::{
     Api,
     http::{Answer, ApiError, Caller, Class, JsonText, Params, Query},
-    rooms::{room_num, viewer},
+    rooms::{joined_room, known, room_num, viewer},
 };
 use axum::{
     Json, Router,
@@ -124,7 +124,11 @@ async fn write(
     content: Box<RawValue>,
 ) -> Answer {
     api.limiter.check(Class::Message, session.user_id.as_str())?;
-    room_num(api, room)?;
+    if event_type == "m.room.member" {
+        known(api, Some(session), room)?.ok_or_else(|| ApiError::forbidden("you are not in this room"))?;
+    } else {
+        joined_room(api, session, room)?;
+    }
     if event_type == "m.room.canonical_alias" && state_key.is_empty() {
         check_aliases(api, room, &content)?;
     }

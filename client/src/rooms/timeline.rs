@@ -183,7 +183,8 @@ async fn context(
     Params((room, event)): Params<(OwnedRoomId, OwnedEventId)>,
     Query(query): Query<Around>,
 ) -> Answer {
-    let room = room_num(&api, &room)?;
+    let missing = |_| ApiError::not_found("there is no such event, or you may not see it");
+    let room = room_num(&api, &room).map_err(missing)?;
     let viewer = viewer(&session);
     let event = visible_event(&api, room, &viewer, &event)?;
     let filter = parse_filter(query.filter.as_deref())?;

@@ -1,7 +1,7 @@
 //! What a server by hand would answer: what was brought of it.
 
 use super::{
-    export::ONE_TIME_KEYS,
+    contents::ONE_TIME_KEYS,
     state::{KeyCounts, keep},
 };
 use crate::{Error, Federation};

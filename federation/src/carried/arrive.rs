@@ -33,7 +33,7 @@ const REFUSED: &str = "refused";
 
 /// What came of an import.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Imported {
+pub struct Imported {
     /// Bundles that were taken in.
     bundles: Vec<Value>,
     /// Bundles that wait for earlier ones.
@@ -66,7 +66,7 @@ impl Federation {
     ///
     /// # Errors
     /// [`Fault`] and the store's. What was taken in until then stays, the rest is taken in the next time.
-    pub(crate) async fn import_bundles(&self, link: &str, expired: bool) -> Result<Imported, Error> {
+    pub async fn import_bundles(&self, link: &str, expired: bool) -> Result<Imported, Error> {
         let way = self.link_by_hand(link)?;
         let turn = self.turn_of(link).await;
         let federation = self.clone();

@@ -1,54 +1,31 @@
 //! Making a bundle of what a server by hand is due.
 
-use super::{
-    Fault, apart, keys,
-    plan::{AUTHORIZING, IN_PLACE, Piece, Planner},
-    state::{State, keep},
-};
-use crate::{Error, Federation, devices::told_keys, statement::VALID_AT_MOST_MS};
-use postern_border::{ByHand, Joined};
-use postern_bundles::{
-    Ack, BundleId, BundleKind, Fields, Kind, Media, Missing, Record, RoomHeads, limits,
-    spool::{Outgoing, Spool},
-};
-use postern_graph::{
-    Commit, EventNum, NameKind, RoomNum, ServerNum,
-    schema::{CarriedTold, Media as MediaRecords, RoomServers},
-};
-use postern_rooms::{Asker, Event, Form, MembershipKind, media_shown, now_ms};
-use postern_users::{KeyClaim, QueriedKeys};
-use ruma::{RoomId, UserId};
+use super::{Fault, apart, contents::Export, keys, state::State};
+use crate::{Error, Federation};
+use postern_border::ByHand;
+use postern_bundles::{Ack, BundleId, BundleKind, Fields, limits, spool::Spool};
+use postern_graph::{NameKind, ServerNum, schema::CarriedTold};
+use postern_rooms::now_ms;
 use serde::Serialize;
-use serde_json::{Value, json, value::RawValue};
-use sha2::{Digest, Sha256};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::{self, Read},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
-/// One-time keys of a device that a server by hand has in advance.
-pub(super) const ONE_TIME_KEYS: u32 = 20;
-/// The algorithm of the keys that are given out in advance (specification: one-time keys).
-const ALGORITHM: &str = "signed_curve25519";
-/// Files in one bundle; more wait for the next.
-const FILES: usize = 10_000;
 /// Where nothing comes back, everything is told anew this often, milliseconds: a day.
 const KEYFRAME_MS: u64 = 24 * 60 * 60 * 1_000;
-/// Bundles that are kept until the other side has them, and how long, milliseconds: as long as it would wait.
+/// Bundles that are kept until the other side has them: as many as it would let wait.
 const KEPT: usize = limits::PARKED;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// A bundle that was made.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Exported {
+pub struct Exported {
     sequence: u64,
     kind: &'static str,
     events: usize,
     edus: usize,
     files: usize,
     label: String,
+    /// Whether more is due than a bundle takes: another one is to be made at once.
+    more: bool,
     /// Where it was put.
     put: Vec<PathBuf>,
 }
@@ -59,7 +36,7 @@ impl Federation {
     ///
     /// # Errors
     /// [`Fault`] and the store's: nothing is out of the outbox then.
-    pub(crate) async fn export_bundle(&self, link: &str, keyframe: bool) -> Result<Option<Exported>, Error> {
+    pub async fn export_bundle(&self, link: &str, keyframe: bool) -> Result<Option<Exported>, Error> {
         let way = self.link_by_hand(link)?;
         let turn = self.turn_of(link).await;
         let federation = self.clone();
@@ -94,21 +71,7 @@ impl Federation {
         let keyframe = keyframe
             || state.keyframe_due
             || is_one_way && place.seq > 1 && now.saturating_sub(state.keyframe_at) > KEYFRAME_MS;
-        let mut export = Export {
-            federation: self,
-            way,
-            label: self.border()?.joined(),
-            commit: self.0.graph.begin(),
-            outgoing: kept.begin(&recipients)?,
-            keyframe,
-            told: BTreeMap::new(),
-            heads: Vec::new(),
-            missing: Vec::new(),
-            files: BTreeSet::new(),
-            events: 0,
-            edus: 0,
-            says_something: keyframe,
-        };
+        let mut export = Export::new(self, way, out, kept.begin(&recipients)?, keyframe)?;
         export.everything(&mut state).await?;
         let acks = self.acks(way, &mut state)?;
         let speaks = export.says_something;
@@ -120,7 +83,8 @@ impl Federation {
             (false, true) => BundleKind::Delta,
             (false, false) => BundleKind::Ack,
         };
-        let Export { mut commit, outgoing, told, heads, missing, files, events, edus, label, .. } = export;
+        let Export { mut commit, outgoing, told, heads, missing, files, events, edus, label, more, .. } =
+            export;
         let label = label.text()?;
         let fields = Fields {
             place,
@@ -148,14 +112,14 @@ impl Federation {
         state.to_place.insert(place.seq);
         state.told = state.into.as_ref().map_or(0, |into| into.last());
         if keyframe {
-            (state.keyframe_due, state.keyframe_at) = (false, now);
+            (state.keyframe_due, state.keyframe_at) = (state.keyframe_from.is_some(), now);
         }
         self.note(&mut commit, way, &state)?;
         self.0.graph.commit_beside_log_durably(commit).await?;
         let put = self.put_out(way, &mut state, &kept).await?;
         tracing::info!(link = way.name, bundle = %place, kind = kind.name(), events, "a bundle was made");
         let files = files.len();
-        Ok(Some(Exported { sequence: place.seq, kind: kind.name(), events, edus, files, label, put }))
+        Ok(Some(Exported { sequence: place.seq, kind: kind.name(), events, edus, files, label, more, put }))
     }
 
     /// Puts bundles that are made where they are fetched from, and removes those that nobody will ask for again.
@@ -210,459 +174,5 @@ impl Federation {
         }
         let is_news = place.seq != told || !missing.is_empty();
         Ok(Some((Ack { place, missing }, is_news)))
-    }
-}
-
-/// A bundle that is being made.
-struct Export<'f> {
-    federation: &'f Federation,
-    way: &'f ByHand,
-    label: Joined,
-    commit: Commit,
-    outgoing: Outgoing,
-    keyframe: bool,
-    told: BTreeMap<EventNum, u8>,
-    heads: Vec<RoomHeads>,
-    missing: Vec<Missing>,
-    /// Files that events in it show, `server/id`.
-    files: BTreeSet<String>,
-    events: usize,
-    edus: usize,
-    says_something: bool,
-}
-
-fn plain(kind: Kind, json: &impl Serialize) -> Result<Record, Error> {
-    let bytes = serde_json::to_vec(json).map_err(|error| postern_rooms::Error::BadJson(error.to_string()))?;
-    Ok(Record::Plain(kind, bytes))
-}
-
-impl Export<'_> {
-    async fn everything(&mut self, state: &mut State) -> Result<(), Error> {
-        let (federation, peer) = (self.federation, &self.way.peer);
-        let rooms = &federation.0.rooms;
-        let keys = rooms.keys().signed_server_keys(now_ms() + VALID_AT_MOST_MS)?;
-        self.outgoing.add(&plain(Kind::Key, &keys)?)?;
-        let due = federation.0.outbox.for_bundle(peer, &mut self.commit)?;
-        let mut by_room: BTreeMap<RoomNum, BTreeSet<EventNum>> = BTreeMap::new();
-        for num in due.events {
-            by_room.entry(rooms.event(num)?.record.room).or_default().insert(num);
-        }
-        let shared = self.shared_rooms()?;
-        for room in self.followed_rooms()? {
-            by_room.entry(room).or_default().extend(rooms.head(room)?.unwrap_or_default().extremities);
-        }
-        for room in &shared {
-            by_room.entry(*room).or_default().extend(rooms.head(*room)?.unwrap_or_default().extremities);
-        }
-        let mut known_to = BTreeSet::new();
-        for (room, ends) in by_room {
-            let is_shared = shared.contains(&room);
-            self.room(room, &ends.into_iter().collect::<Vec<_>>(), is_shared)?;
-            let invited = rooms.members_of(room, MembershipKind::Invite)?.into_iter();
-            let invites = invited
-                .map(|(user, _)| Ok(rooms.user_id(user)?.server_name() == *peer))
-                .collect::<Result<Vec<_>, Error>>()?;
-            if is_shared || invites.contains(&true) {
-                known_to.extend(rooms.joined_users_of(room, rooms.server_name())?);
-            }
-        }
-        for edu in due.edus {
-            // Lists of devices are told as a whole, below.
-            let kind = edu.get("edu_type").and_then(Value::as_str);
-            if !matches!(kind, Some("m.device_list_update" | "m.signing_key_update")) {
-                let mut edu = edu;
-                edu["origin"] = rooms.server_name().as_str().into();
-                self.outgoing.add(&plain(Kind::Edu, &edu)?)?;
-                self.edus += 1;
-                self.says_something = true;
-            }
-        }
-        for user in known_to {
-            self.keys_of(&rooms.user_id(user)?, state).await?;
-        }
-        self.wants(state)?;
-        self.media(&shared, state)
-    }
-
-    /// The rooms that the peer is in, and may know.
-    fn shared_rooms(&self) -> Result<BTreeSet<RoomNum>, Error> {
-        let rooms = &self.federation.0.rooms;
-        let mut shared = BTreeSet::new();
-        for entry in self.federation.0.graph.scan::<RoomServers, _>(&()).iter() {
-            let ((room, server), (count, _)) = entry?;
-            if count > 0
-                && server == self.way.peer.as_str()
-                && rooms.is_resident(room)?
-                && rooms.may_know(&self.way.peer, room)?
-            {
-                shared.insert(room);
-            }
-        }
-        Ok(shared)
-    }
-
-    /// Where nothing comes back: the rooms that users of the peer are invited to. Nobody hears of their joins.
-    fn followed_rooms(&self) -> Result<BTreeSet<RoomNum>, Error> {
-        let federation = self.federation;
-        let mut followed = BTreeSet::new();
-        if self.way.into.is_some() {
-            return Ok(followed);
-        }
-        for (room, _) in federation.all_kept(&self.way.peer, "followed")? {
-            if let Some(room) =
-                RoomId::parse(room).ok().map(|id| federation.0.rooms.room(&id)).transpose()?.flatten()
-            {
-                followed.insert(room);
-            }
-        }
-        Ok(followed)
-    }
-
-    /// Whether a user of the peer is invited to a room of which nothing comes back.
-    fn is_followed(&self, room: RoomNum) -> Result<bool, Error> {
-        let rooms = &self.federation.0.rooms;
-        if self.way.into.is_some() || !rooms.may_know(&self.way.peer, room)? {
-            return Ok(false);
-        }
-        for (user, _) in rooms.members_of(room, MembershipKind::Invite)? {
-            if rooms.user_id(user)?.server_name() == self.way.peer {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn room(&mut self, room: RoomNum, ends: &[EventNum], is_shared: bool) -> Result<(), Error> {
-        let (federation, peer) = (self.federation, &self.way.peer);
-        let rooms = &federation.0.rooms;
-        let is_followed = !is_shared && self.is_followed(room)?;
-        let planner = Planner::new(federation, peer, self.keyframe && (is_shared || is_followed))?;
-        let id = rooms.room_id(room)?;
-        let version = rooms.version_of(room)?.id.to_string();
-        if !is_shared {
-            let invites: Vec<EventNum> = match self.keyframe && is_followed {
-                true => rooms
-                    .members_of(room, MembershipKind::Invite)?
-                    .into_iter()
-                    .map(|(_, event)| event)
-                    .collect(),
-                false => ends.to_vec(),
-            };
-            for num in &invites {
-                let event = rooms.event(*num)?;
-                if event.record.is_visible() && event.membership() == Some(MembershipKind::Invite) {
-                    self.invite(&planner, &event, &version)?;
-                }
-            }
-        }
-        if is_shared && federation.kept(peer, "history", id.as_str())?.is_none() {
-            let history = planner.history(room)?;
-            if !history.events.is_empty() {
-                let ids = history.events.iter().map(|num| Ok(rooms.event(*num)?.id.to_string()));
-                let ids = ids.collect::<Result<Vec<_>, Error>>()?;
-                self.authorizing(&history, true)?;
-                let marker = json!({ "room_id": id, "history": ids });
-                self.outgoing.add(&plain(Kind::StateSnapshot, &marker)?)?;
-                self.placed(&history, true)?;
-            }
-            keep(&mut self.commit, peer, "history", id.as_str(), Vec::new());
-        }
-        // Invites are told as such.
-        let ends: Vec<EventNum> = ends.iter().filter(|num| !self.told.contains_key(num)).copied().collect();
-        let piece = planner.piece(&ends)?;
-        let depth = |num: &EventNum| Ok::<_, Error>(rooms.event(*num)?.depth());
-        let last_depth = piece.events.iter().map(depth).collect::<Result<Vec<_>, _>>()?.into_iter().max();
-        let said = self.piece(&piece, is_shared)?;
-        if said > 0 {
-            let after =
-                ends.iter().take(limits::EVENT_IDS as usize).map(|num| Ok(rooms.event(*num)?.id.to_string()));
-            self.heads.push(RoomHeads {
-                room: id.to_string(),
-                version,
-                last_depth: last_depth.unwrap_or_default(),
-                before: Vec::new(),
-                after: after.collect::<Result<_, Error>>()?,
-            });
-        }
-        if !piece.missing.is_empty() {
-            let events = piece.missing.iter().take(limits::EVENT_IDS as usize).map(ToString::to_string);
-            self.missing.push(Missing { room: id.to_string(), events: events.collect() });
-        }
-        Ok(())
-    }
-
-    /// An invite of a user of the peer, with the room it is for.
-    fn invite(&mut self, planner: &Planner<'_>, event: &Arc<Event>, version: &str) -> Result<(), Error> {
-        let (federation, peer) = (self.federation, &self.way.peer);
-        let rooms = &federation.0.rooms;
-        let target = event.state_key().and_then(|user| UserId::parse(user).ok());
-        let Some(target) = target.filter(|user| user.server_name() == *peer) else { return Ok(()) };
-        let Some(pdu) = federation.0.outbox.form_by_hand(peer, event)? else { return Ok(()) };
-        let shown = rooms.state_shown_to(event.record.room, &target, event.sender())?;
-        let request = json!({
-            "type": "m.invite",
-            "room_id": event.room_id,
-            "room_version": version,
-            "event": pdu,
-            "invite_room_state": shown,
-        });
-        self.outgoing.add(&plain(Kind::Request, &request)?)?;
-        self.piece(&planner.invitation(event)?, false)?;
-        self.told.insert(event.num, IN_PLACE);
-        keep(&mut self.commit, peer, "followed", event.room_id.as_str(), Vec::new());
-        self.says_something = true;
-        Ok(())
-    }
-
-    /// How many events it has.
-    fn piece(&mut self, piece: &Piece, is_shared: bool) -> Result<usize, Error> {
-        self.authorizing(piece, is_shared)?;
-        self.placed(piece, is_shared)
-    }
-
-    fn authorizing(&mut self, piece: &Piece, is_shared: bool) -> Result<(), Error> {
-        let rooms = &self.federation.0.rooms;
-        for num in &piece.authorizing {
-            let event = rooms.event(*num)?;
-            if let Some(pdu) = self.form(&event, is_shared, true)? {
-                self.outgoing.add(&Record::Plain(Kind::AuthPdu, pdu.get().as_bytes().to_vec()))?;
-                self.told.entry(*num).or_insert(AUTHORIZING);
-                self.says_something = true;
-            }
-        }
-        for snapshot in &piece.snapshots {
-            let ids = snapshot.state.iter().map(|num| Ok(rooms.event(*num)?.id.to_string()));
-            let json = json!({
-                "room_id": snapshot.before.room_id,
-                "event_id": snapshot.before.id,
-                "state_ids": ids.collect::<Result<Vec<_>, Error>>()?,
-            });
-            self.state_snapshot(&json)?;
-        }
-        Ok(())
-    }
-
-    /// A large state is told in several parts: a record has a bound.
-    fn state_snapshot(&mut self, json: &Value) -> Result<(), Error> {
-        const AT_ONCE: usize = 10_000;
-        let empty = Vec::new();
-        let ids = json.get("state_ids").and_then(Value::as_array).unwrap_or(&empty);
-        for part in ids.chunks(AT_ONCE) {
-            let mut json = json.clone();
-            json["state_ids"] = part.into();
-            self.outgoing.add(&plain(Kind::StateSnapshot, &json)?)?;
-        }
-        Ok(())
-    }
-
-    fn placed(&mut self, piece: &Piece, is_shared: bool) -> Result<usize, Error> {
-        let mut said = 0;
-        for num in &piece.events {
-            let event = self.federation.0.rooms.event(*num)?;
-            let Some(pdu) = self.form(&event, is_shared, false)? else { continue };
-            self.outgoing.add(&Record::Plain(Kind::Pdu, pdu.get().as_bytes().to_vec()))?;
-            self.told.insert(*num, IN_PLACE);
-            said += 1;
-        }
-        self.events += said;
-        self.says_something |= said > 0;
-        Ok(said)
-    }
-
-    /// The form in which an event goes to the peer: the same that it would get over the network.
-    fn form(
-        &mut self,
-        event: &Event,
-        is_shared: bool,
-        is_authorizing: bool,
-    ) -> Result<Option<Box<RawValue>>, Error> {
-        let (federation, peer) = (self.federation, &self.way.peer);
-        let rooms = &federation.0.rooms;
-        let pdu = if is_shared {
-            let asking = rooms.asking(peer, &event.room_id)?;
-            Some(rooms.served(asking, event)?)
-        } else if is_authorizing || self.is_told_as_invited(event)? {
-            rooms.released(peer, event)?
-        } else {
-            federation.0.outbox.form_by_hand(peer, event)?
-        };
-        if pdu.is_some() {
-            let is_whole = rooms.form_for(peer, event)? == Form::Whole;
-            federation.border()?.join_label(&mut self.label, rooms, event, is_whole)?;
-            if is_whole {
-                self.files.extend(media_shown(event));
-            }
-        }
-        Ok(pdu)
-    }
-
-    /// Whether an event is told although the peer's users are only invited, as far as this side knows.
-    fn is_told_as_invited(&self, event: &Event) -> Result<bool, Error> {
-        if !event.record.is_visible() || !self.is_followed(event.record.room)? {
-            return Ok(false);
-        }
-        let rooms = &self.federation.0.rooms;
-        let rule = rooms.state_in(event.record.state_before, "m.room.history_visibility", "")?;
-        let rule = rule.and_then(|event| event.content_text("history_visibility"));
-        Ok(event.state_key().is_some() || rule.as_deref() != Some("joined"))
-    }
-
-    /// The keys of a local user whom the peer's users may write to, if they are others than were told, and one-time keys.
-    async fn keys_of(&mut self, user: &UserId, state: &mut State) -> Result<(), Error> {
-        let (federation, peer) = (self.federation, &self.way.peer);
-        let keys = told_keys(federation, user)?;
-        let devices: Vec<String> = keys.devices.keys().cloned().collect();
-        let mut found = QueriedKeys::default();
-        keys.add_to(&mut found, user, &[]);
-        let told = json!({
-            "device_keys": found.device_keys,
-            "master_keys": found.master_keys,
-            "self_signing_keys": found.self_signing_keys,
-        });
-        let hash = Sha256::digest(told.to_string()).to_vec();
-        if self.keyframe || federation.kept(peer, "told_keys", user.as_str())?.as_ref() != Some(&hash) {
-            self.outgoing.add(&plain(Kind::DeviceKeys, &told)?)?;
-            keep(&mut self.commit, peer, "told_keys", user.as_str(), hash);
-            self.says_something = true;
-        }
-        for device in devices {
-            let name = format!("{user} {device}");
-            let asked = state.wanted.get_mut(user.as_str()).and_then(|devices| devices.remove(&device));
-            let wanted = match asked {
-                Some(count) => count.min(ONE_TIME_KEYS),
-                None if federation.kept(peer, "given_keys", &name)?.is_none() => ONE_TIME_KEYS,
-                None => continue,
-            };
-            self.one_time_keys(user, &device, wanted).await?;
-            keep(&mut self.commit, peer, "given_keys", &name, Vec::new());
-        }
-        Ok(())
-    }
-
-    /// Gives out one-time keys in advance: nobody else gets them.
-    async fn one_time_keys(&mut self, user: &UserId, device: &str, wanted: u32) -> Result<(), Error> {
-        let mut given = BTreeMap::new();
-        let claim =
-            KeyClaim::from([(user.to_owned(), BTreeMap::from([(device.to_owned(), ALGORITHM.to_owned())]))]);
-        for _ in 0..wanted {
-            let mut claimed = self.federation.0.users.claim_keys(&claim).await?;
-            let keys = claimed.remove(user).and_then(|mut devices| devices.remove(device));
-            let Some((id, key)) = keys.into_iter().flatten().next() else { break };
-            let is_fallback = key.get("fallback") == Some(&true.into());
-            // The fallback key is given again and again.
-            if given.insert(id, key).is_some() || is_fallback {
-                break;
-            }
-        }
-        if given.is_empty() {
-            return Ok(());
-        }
-        let json = json!({ "one_time_keys": { user.as_str(): { device: given } } });
-        self.outgoing.add(&plain(Kind::OneTimeKeys, &json)?)?;
-        self.says_something = true;
-        Ok(())
-    }
-
-    /// What this side asks for: one-time keys that are used up.
-    fn wants(&mut self, state: &mut State) -> Result<(), Error> {
-        state.wanted.retain(|_, devices| !devices.is_empty());
-        if self.way.into.is_none() {
-            return Ok(());
-        }
-        let wanted = self.federation.used_up(&self.way.peer)?;
-        if !wanted.is_empty() {
-            let request = json!({ "type": "m.one_time_keys", "wanted": wanted });
-            self.outgoing.add(&plain(Kind::Request, &request)?)?;
-            self.says_something = true;
-        }
-        Ok(())
-    }
-
-    /// Files: those that events in the bundle show, and those that users may have shown in encrypted rooms, where no event says which.
-    fn media(&mut self, shared: &BTreeSet<RoomNum>, state: &mut State) -> Result<(), Error> {
-        let federation = self.federation;
-        let (rooms, own) = (&federation.0.rooms, federation.0.rooms.server_name());
-        let mut uploaders = BTreeSet::new();
-        for room in shared {
-            if rooms.state(*room, "m.room.encryption", "")?.is_some() {
-                uploaders.extend(rooms.joined_users_of(*room, own)?);
-            }
-        }
-        let (since, until) = (state.files_until, now_ms());
-        if !uploaders.is_empty() {
-            for entry in federation.0.graph.scan::<MediaRecords, _>(&(own.as_str().to_owned(),)).iter() {
-                let ((_, id), _) = entry?;
-                let Ok(record) = federation.0.media.record(own.as_str(), &id) else { continue };
-                let name = format!("{own}/{id}");
-                if record.created >= since
-                    && uploaders.contains(&record.uploader)
-                    && rooms.events_showing(&name, 1)?.is_empty()
-                {
-                    self.files.insert(name);
-                }
-            }
-            state.files_until = until;
-        }
-        let files = std::mem::take(&mut self.files);
-        for name in files.into_iter().take(FILES) {
-            let Some((server, id)) = name.split_once('/') else { continue };
-            if server != own.as_str()
-                || !self.keyframe && federation.kept(&self.way.peer, "file", id)?.is_some()
-                || !rooms.may_fetch(Asker::Server(&self.way.peer), &name)?
-            {
-                continue;
-            }
-            if self.file(server, id)? {
-                keep(&mut self.commit, &self.way.peer, "file", id, Vec::new());
-                self.says_something = true;
-                self.files.insert(name);
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds a file, if it is there.
-    fn file(&mut self, server: &str, id: &str) -> Result<bool, Error> {
-        let federation = self.federation;
-        let Ok(record) = federation.0.media.record(server, id) else { return Ok(false) };
-        let Some(sha256) = from_hex(&record.sha256) else { return Ok(false) };
-        let media = Media {
-            sha256,
-            len: record.size,
-            mxc: format!("mxc://{server}/{id}"),
-            content_type: record.content_type,
-            file_name: record.file_name,
-        };
-        let pieces = federation.0.media.read(server, id, 0..record.size);
-        self.outgoing.add_media(&media, Pieces { pieces, rest: bytes::Bytes::new() })?;
-        Ok(true)
-    }
-}
-
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let bytes: Option<Vec<u8>> =
-        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect();
-    bytes?.try_into().ok()
-}
-
-/// A file as it is read.
-struct Pieces {
-    pieces: postern_media::Pieces,
-    rest: bytes::Bytes,
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() {
-            match self.pieces.next() {
-                Some(piece) => self.rest = piece.map_err(io::Error::other)?,
-                None => return Ok(0),
-            }
-        }
-        let part = self.rest.split_to(self.rest.len().min(buffer.len()));
-        for (to, from) in buffer.iter_mut().zip(&part) {
-            *to = *from;
-        }
-        Ok(part.len())
     }
 }

@@ -1,17 +1,17 @@
 //! Federation with servers that are reached by hand: what would be requests and answers goes in bundles, carried on a medium
 //! or over a diode (`docs/air-gap.md`, `docs/bundle-format.md`).
 //!
-//! `plan.rs` chooses the events of a bundle, `export.rs` makes it, `arrive.rs` takes bundles over from where they lie and says which
+//! `plan.rs` chooses the events of a bundle, `contents.rs` puts in what is due, `export.rs` makes it, `arrive.rs` takes bundles over from where they lie and says which
 //! is next, `take.rs` takes in what is in one, by the same checks as if it had come over the network. `answers.rs` answers what
-//! local users ask of such a server with what was brought, `join.rs` joins its rooms. `api.rs` is for administrators.
+//! local users ask of such a server with what was brought, `join.rs` joins its rooms.
 //!
 //! A bundle is first made in a directory of the server's own, then noted in the store together with what it takes out of the
 //! outbox, then put where it is fetched from. A bundle that came is first copied to that directory, then taken in; only
 //! then its link moves on. So a stop at any moment loses nothing, and what is done twice is known the second time.
 
 mod answers;
-mod api;
 mod arrive;
+mod contents;
 mod export;
 mod join;
 mod keys;
@@ -20,7 +20,9 @@ mod resync;
 mod state;
 mod take;
 
-pub(crate) use api::routes;
+pub use arrive::Imported;
+pub use export::Exported;
+pub use resync::Resynced;
 
 use crate::{Error, Federation};
 use dashmap::DashMap;

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive, path::PathBuf};
 
 /// What a ticket led to.
 #[derive(Debug, Serialize)]
-pub(crate) struct Resynced {
+pub struct Resynced {
     /// Bundles that were put out again.
     put: Vec<PathBuf>,
     /// A bundle that stands for all before it, since some that are missing are not kept any more.
@@ -22,7 +22,7 @@ impl Federation {
     ///
     /// # Errors
     /// [`Fault`] and the store's.
-    pub(crate) async fn resync_link(&self, link: &str, ticket: &str) -> Result<Resynced, Error> {
+    pub async fn resync_link(&self, link: &str, ticket: &str) -> Result<Resynced, Error> {
         let way = self.link_by_hand(link)?;
         let one_way = || Fault::OneWay("goes", way.name.clone(), "out");
         let public = keys::public(&way.out.as_ref().ok_or_else(one_way)?.link)?;
@@ -104,7 +104,7 @@ impl Federation {
     ///
     /// # Errors
     /// [`Fault`] and the store's.
-    pub(crate) fn links_by_hand(&self) -> Result<Vec<Value>, Error> {
+    pub fn links_by_hand(&self) -> Result<Vec<Value>, Error> {
         let mut links = Vec::new();
         for way in self.border()?.by_hand() {
             let state = self.state_of(&way)?;

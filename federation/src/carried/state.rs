@@ -44,6 +44,9 @@ pub(super) struct State {
     /// When the last keyframe was made, milliseconds since the epoch.
     #[serde(default)]
     pub(super) keyframe_at: u64,
+    /// The room, by its number, at which a keyframe goes on that had no place for all of them.
+    #[serde(default)]
+    pub(super) keyframe_from: Option<u64>,
     /// Files that were uploaded up to then were looked at, milliseconds since the epoch.
     #[serde(default)]
     pub(super) files_until: u64,
@@ -121,4 +124,9 @@ impl Federation {
 /// Keeps something of or for a server by hand.
 pub(super) fn keep(commit: &mut Commit, server: &ServerName, what: &str, name: &str, bytes: Vec<u8>) {
     commit.put::<CarriedAnswers>(&(of(server), what.to_owned(), name.to_owned()), &Raw(bytes));
+}
+
+/// Forgets what was kept.
+pub(super) fn forget(commit: &mut Commit, server: &ServerName, what: &str, name: &str) {
+    commit.delete::<CarriedAnswers>(&(of(server), what.to_owned(), name.to_owned()));
 }

@@ -137,7 +137,10 @@ impl Federation {
             .members_omitted
             .then(|| Omitted { servers: answer.servers_in_room, told_by: server.to_owned() });
         let is_partial = omitted.is_some();
+        let copies: Vec<Verified> =
+            state.iter().chain(&auth_chain).filter(|event| event.is_copy()).cloned().collect();
         rooms.adopt(room, version.id.as_str(), state, auth_chain, join, omitted).await?;
+        self.ask_for_contents(room, &copies, server);
         if is_partial && let Some(number) = rooms.room(room)? {
             self.fetch_whole_state(number);
             // Of a small room all is here in a moment, and who has just joined sees all of it at once.

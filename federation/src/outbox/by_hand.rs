@@ -23,6 +23,8 @@ pub(crate) struct ForBundle {
     pub(crate) events: Vec<EventNum>,
     /// EDUs in their order.
     pub(crate) edus: Vec<Value>,
+    /// Whether more is left than was taken.
+    pub(crate) more: bool,
 }
 
 impl Outbox {
@@ -53,6 +55,7 @@ impl Outbox {
             }
             commit.delete::<OutboxEdus>(&(number, seq, n));
         }
+        found.more = found.events.len() == EVENTS || found.edus.len() == EDUS;
         found.edus = merge(found.edus, now_ms());
         Ok(found)
     }
