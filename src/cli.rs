@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{logging, maintain, probe, serve};
+use crate::{bundles, logging, maintain, probe, serve};
 use clap::{Parser, Subcommand};
 use postern_config::{Config, Sources};
 use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
@@ -33,9 +33,9 @@ enum Command {
     /// Check, test, explain and compare the policies of the border, and sign bundles of them.
     #[command(subcommand)]
     Policy(postern_policy::command::PolicyCommand),
-    /// Look into bundles for enclaves without a network between them, and make the keys of their links.
+    /// Exchange bundles with enclaves that no network leads to
     #[command(subcommand)]
-    Bundle(postern_bundles::command::Command),
+    Bundle(bundles::BundleCommand),
     /// Ask the running server of this configuration whether it is ready; ends with 0 if it is.
     Health,
 }
@@ -140,12 +140,7 @@ pub fn run() -> ExitCode {
                 (std::io::stdin().lock(), std::io::stdout().lock(), std::io::stderr().lock());
             postern_policy::command::run(&command, &mut input, &mut out, &mut err).into()
         }
-        Command::Bundle(command) => {
-            match postern_bundles::command::run(&command, &mut std::io::stdout().lock()) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => failed(&error),
-            }
-        }
+        Command::Bundle(command) => bundles::run(&command, || load().map(|loaded| loaded.config)),
         Command::Health => load().map_or_else(|code| code, |loaded| health(&loaded.config)),
         Command::Serve => load().map_or_else(|code| code, |loaded| start(loaded.config)),
     }

@@ -1,5 +1,6 @@
 //! Postern, a federated Matrix homeserver: the command line, and the one place where the parts are put together.
 
+mod bundles;
 mod cli;
 mod health;
 mod listen;

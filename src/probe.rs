@@ -1,5 +1,5 @@
-//! `postern health`: asks the server that runs with this configuration whether it is ready, for orchestrators that
-//! can run a command but no HTTP request, in images without other programs.
+//! Asks the server that runs with this configuration: for `postern health`, for orchestrators that can run a command but
+//! no HTTP request, in images without other programs; and for commands that only the running server can carry out.
 
 use postern_config::Listeners;
 use std::{
@@ -10,8 +10,8 @@ use std::{
 
 /// How long connecting, sending and reading may take, each.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Longest answer that is read, bytes: it is a line of JSON and its headers.
-const MAX_ANSWER: u64 = 16 << 10;
+/// Longest answer that is read, bytes: lines of JSON and headers.
+const MAX_ANSWER: u64 = 16 << 20;
 
 /// Why the server is not known to be ready.
 #[derive(Debug, thiserror::Error)]
@@ -31,13 +31,32 @@ pub enum Error {
 pub fn ask(listeners: &Listeners) -> Result<String, Error> {
     let address = listeners.client.iter().chain(&listeners.metrics).next().ok_or(Error::NoAddress)?;
     let address = reachable(*address);
-    let answer = get(address).map_err(|error| Error::Unreachable(address, error))?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    // The status follows the version.
-    if head.split_whitespace().nth(1) == Some("200") {
-        Ok(body.to_owned())
-    } else {
-        Err(Error::NotReady(address, head.lines().next().unwrap_or_default().to_owned() + " " + body))
+    let (status, body) = exchange(address, &Ask { path: "/_postern/health/ready", ..Ask::default() })?;
+    if status == "200" { Ok(body) } else { Err(Error::NotReady(address, format!("{status} {body}"))) }
+}
+
+/// Asks something of an administrator, and gives the answer; the status tells whether it was done.
+pub fn administer(listeners: &Listeners, ask: &Ask<'_>) -> Result<(String, String), Error> {
+    let address = reachable(*listeners.client.first().ok_or(Error::NoAddress)?);
+    exchange(address, ask)
+}
+
+/// A request.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// Where to.
+    pub path: &'a str,
+    /// The access token.
+    pub token: Option<&'a str>,
+    /// JSON; without, it is a `GET`.
+    pub body: Option<&'a str>,
+    /// How long the answer may take.
+    pub patience: Duration,
+}
+
+impl Default for Ask<'_> {
+    fn default() -> Self {
+        Self { path: "/", token: None, body: None, patience: PATIENCE }
     }
 }
 
@@ -51,12 +70,27 @@ const fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn get(address: SocketAddr) -> std::io::Result<String> {
+fn exchange(address: SocketAddr, ask: &Ask<'_>) -> Result<(String, String), Error> {
+    let answer = send(address, ask).map_err(|error| Error::Unreachable(address, error))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    // The status follows the version.
+    let status = head.split_whitespace().nth(1).unwrap_or_default();
+    Ok((status.to_owned(), body.to_owned()))
+}
+
+fn send(address: SocketAddr, ask: &Ask<'_>) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ask.patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    let method = if ask.body.is_some() { "POST" } else { "GET" };
     // Version 1.0: the answer is not in chunks, and ends with the connection.
-    write!(stream, "GET /_postern/health/ready HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut request = format!("{method} {} HTTP/1.0\r\nHost: {address}\r\n", ask.path);
+    if let Some(token) = ask.token {
+        request += &format!("Authorization: Bearer {token}\r\n");
+    }
+    let body = ask.body.unwrap_or_default();
+    request += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
     Ok(answer)

@@ -89,7 +89,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let for_servers =
         bind_all(&config.listeners.federation, &config.listeners.federation_tls, tls.as_ref()).await?;
     // Other servers are answered where clients are, too: behind one proxy, as is usual.
-    let for_officers = postern_admin::router(api.clone(), border.clone());
+    let for_officers = postern_admin::router(api.clone(), border.clone(), federation.clone());
     let router = postern_client::router(api.clone()).merge(federation.router()).merge(for_officers);
     let router = with_layers(router, &config).merge(health::routes(graph.clone(), stopping.clone()));
     let server = |router| {
@@ -118,7 +118,9 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     });
     tasks.spawn(border.clone().keep_acls(api.rooms.clone(), stopping.clone()));
     let followers = postern_client::start(&api);
-    let sending = config.federation.enabled.then(|| federation.start()).transpose()?;
+    // What servers by hand are due is queued like what goes over the network.
+    let sends = config.federation.enabled || !border.by_hand().is_empty();
+    let sending = sends.then(|| federation.start()).transpose()?;
     let addresses: Vec<String> =
         listeners.iter().map(|(listener, tls)| url(listener, tls.is_some())).collect();
     for (listener, tls) in listeners {
@@ -193,6 +195,7 @@ fn api(
         limiter.clone(),
         stopping.clone(),
     )?;
+    federation.carry(border.clone());
     let elsewhere: Arc<dyn Elsewhere> = Arc::new(federation.clone());
     let api =
         Api::new(config.clone(), graph.clone(), rooms, users, media, limiter, elsewhere, stopping.clone());

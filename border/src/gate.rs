@@ -404,6 +404,10 @@ impl Gate for Border {
         Self::speaks(&self.standing(), server)
     }
 
+    fn is_by_hand(&self, server: &ServerName) -> bool {
+        self.standing().by_hand.values().any(|way| way.peer == *server)
+    }
+
     fn takes_request(&self, server: &ServerName) -> bool {
         let Some(rate) = self.standing().peer(server).requests_per_second else { return true };
         self.0.requests.take(server, rate)

@@ -6,6 +6,7 @@
 
 mod acls;
 mod admission;
+mod by_hand;
 mod error;
 mod facts;
 mod files;
@@ -25,6 +26,7 @@ mod standing;
 mod table;
 
 pub use admission::BANNER;
+pub use by_hand::{ByHand, CarriedEntry, Incoming, Joined, Outgoing};
 pub use error::Error;
 pub use facts::{ENCRYPTION, FLOOR, LABEL};
 pub use ledger::{Disclosure, ruling_text};

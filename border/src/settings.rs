@@ -1,7 +1,7 @@
 //! What the security officer writes: a directory with `border.toml`, security policies in `spif/`, Cedar policies in
 //! `policies/`. `docs/border.md` is for whoever writes these.
 
-use crate::limits;
+use crate::{by_hand::CarriedEntry, limits};
 use postern_policy::{
     decide::{self, Base, Keys, Sources},
     spif::Spif,
@@ -147,6 +147,9 @@ pub struct LinkEntry {
     /// Whether policies count it as accredited.
     #[serde(default = "yes")]
     pub accredited: bool,
+    /// How it is carried by hand or over a diode; without, it is the network.
+    #[serde(default)]
+    pub carried: Option<CarriedEntry>,
 }
 
 /// Users of this server.
@@ -183,6 +186,8 @@ fn anyone() -> String {
 /// What stands in a border's directory, read; nothing of it is understood yet.
 #[derive(Debug)]
 pub struct Directory {
+    /// Where it is.
+    pub path: Option<PathBuf>,
     /// `border.toml`.
     pub document: Document,
     /// The security policies of `spif/`, in the order of their files.
@@ -197,7 +202,7 @@ impl Directory {
     #[must_use]
     pub fn none() -> Self {
         let sources = Sources { base: Base::Open, ..Sources::default() };
-        Self { document: Document::default(), spifs: Vec::new(), sources }
+        Self { path: None, document: Document::default(), spifs: Vec::new(), sources }
     }
 
     /// Reads a directory.
@@ -227,7 +232,8 @@ impl Directory {
             keys,
             require_signed: document.policies.require_signed,
         };
-        if wrong.is_empty() { Ok(Self { document, spifs, sources }) } else { Err(Wrong(wrong)) }
+        let path = Some(path.to_owned());
+        if wrong.is_empty() { Ok(Self { path, document, spifs, sources }) } else { Err(Wrong(wrong)) }
     }
 }
 

@@ -2,7 +2,7 @@
 //! never changed, only replaced; what was found out under one standing is forgotten with it.
 
 use crate::{
-    Error,
+    ByHand, Error, by_hand,
     facts::{EventFacts, RoomFacts},
     limits,
     rulings::Ruling,
@@ -51,6 +51,8 @@ pub(crate) struct Standing {
     /// Those of them that stand in the file, or were crossed out of it.
     pub(crate) file_peers: BTreeSet<OwnedServerName>,
     peers: HashMap<OwnedServerName, Arc<Peer>>,
+    /// Links that are carried by hand, by name.
+    pub(crate) by_hand: BTreeMap<String, Arc<ByHand>>,
     unknown: Arc<ResolvedClearance>,
     users: Vec<(Glob, UserGrant)>,
     devices: Vec<(Glob, Glob, Arc<ResolvedClearance>)>,
@@ -146,7 +148,7 @@ impl Standing {
         tables: &Tables,
         last: Option<&Accepted>,
     ) -> Result<Self, Error> {
-        let Directory { document, spifs, sources } = directory;
+        let Directory { path, document, spifs, sources } = directory;
         let policies = security_policies(spifs)?;
         let mut reader = Reader { policies: &policies, wrong: Vec::new() };
         let loaded = match sources.load(&[], last) {
@@ -186,6 +188,7 @@ impl Standing {
             let peer = read_peer(&mut reader, &links, entry);
             peers.insert(name, Arc::new(peer));
         }
+        let by_hand = by_hand::read(path.as_deref(), &document.link, &peers, &mut reader.wrong);
         let ordinary = UserGrant {
             clearance: reader.resolved("default_clearance", document.default_clearance.as_deref()),
             text: document.default_clearance.clone(),
@@ -221,6 +224,7 @@ impl Standing {
             entries,
             file_peers,
             peers,
+            by_hand,
             users,
             devices,
             ordinary,

@@ -315,15 +315,35 @@ fn cover_and_header_must_say_the_same() {
     assert!(matches!(read(&crafted(&header, &[0x80], &[])), Err(Error::Contradiction(_))));
 }
 
-#[test]
-fn a_zip_bomb_is_refused_before_it_is_unpacked() {
-    // A frame of zeros packs far beyond what is accepted; its sizes are told truly.
+/// A frame of zeros packs far beyond what is accepted; its sizes are told truly.
+fn bomb() -> Vec<u8> {
     let record = encoded(4, &vec![0; 900_000]);
     let packed = zstd::bulk::compress(&record, 19).unwrap();
     let leaves = [merkle::leaf(&record)];
     let header = testing::header_payload(&fields(1), 1, merkle::root(&leaves));
-    let bytes = crafted(&header, &index_of(1, packed.len(), record.len(), &leaves), &packed);
-    assert!(matches!(read(&bytes), Err(Error::Malformed(Part::Index, _))));
+    crafted(&header, &index_of(1, packed.len(), record.len(), &leaves), &packed)
+}
+
+/// The same as a file, for tests of the whole program.
+const BOMB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/bomb.mfb");
+
+#[test]
+#[ignore = "writes the file if it is not there"]
+fn write_bomb() {
+    if !std::path::Path::new(BOMB).exists() {
+        std::fs::write(BOMB, bomb()).unwrap();
+    }
+}
+
+#[test]
+fn a_zip_bomb_is_refused_before_it_is_unpacked() {
+    for bytes in [bomb(), std::fs::read(BOMB).unwrap()] {
+        assert!(matches!(read(&bytes), Err(Error::Malformed(Part::Index, _))));
+    }
+    let record = encoded(4, &vec![0; 900_000]);
+    let packed = zstd::bulk::compress(&record, 19).unwrap();
+    let leaves = [merkle::leaf(&record)];
+    let header = testing::header_payload(&fields(1), 1, merkle::root(&leaves));
     // Or falsely: then it does not unpack to that.
     let bytes = crafted(&header, &index_of(1, packed.len(), packed.len() * 40, &leaves), &packed);
     assert!(matches!(read(&bytes), Err(Error::Frame { why: FrameFault::Unpack, .. })));

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+use hmac::{Hmac, KeyInit as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -19,6 +20,19 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> Hash {
     parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize().into()
 }
 
+/// Bytes of a block of SHA-256: HMAC fills up shorter keys with zeros (RFC 2104).
+const BLOCK: usize = 64;
+
+/// HMAC-SHA-256 with a key of at most a block, which every key here is.
+pub(crate) fn hmac<const N: usize>(key: &[u8; N]) -> Hmac<Sha256> {
+    const { assert!(N <= BLOCK, "a longer key would have to be hashed") };
+    let mut block = Zeroizing::new([0; BLOCK]);
+    for (to, from) in block.iter_mut().zip(key) {
+        *to = *from;
+    }
+    Hmac::new((&*block).into())
+}
+
 /// Bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut hex, byte| {
@@ -29,8 +43,9 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What [`hex`] wrote.
-pub(crate) fn from_hex(text: &str) -> Option<Hash> {
+/// What [`hex`] wrote; nothing if it is not that.
+#[must_use]
+pub fn from_hex(text: &str) -> Option<Hash> {
     let mut hash = Hash::default();
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     if pairs.len() != hash.len() || !rest.is_empty() {

@@ -38,7 +38,7 @@ pub use error::{Error, FrameFault, Part};
 pub use header::{
     Ack, BundleId, BundleKind, Cover, Fields, Header, Missing, Place, Release, RoomHeads, Statement,
 };
-pub use keys::{BadKey, Hash, KeyId, LinkId, PublicKey, SecretKey, hex};
+pub use keys::{BadKey, Hash, KeyId, LinkId, PublicKey, SecretKey, from_hex, hex};
 pub use reader::{Keyring, Reader, Verified, read_cover, verify_sealed};
 pub use record::{Kind, Media, MediaPiece, OPTIONAL, Record};
 pub use ticket::{RoomDigest, Ticket, TicketError};

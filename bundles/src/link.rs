@@ -199,6 +199,15 @@ impl Link {
         self.frozen.as_ref()
     }
 
+    /// Whether this bundle was imported or waits, as far as that is remembered.
+    pub fn knows(&self, seq: u64, hash: &Hash) -> bool {
+        let is_passed_over = self.passed_over.iter().any(|range| range.contains(&seq));
+        match self.known(seq) {
+            Some(known) => known == *hash,
+            None => seq <= self.last && !is_passed_over,
+        }
+    }
+
     /// The keys to verify bundles of this link with: of all epochs, so that an old bundle is told from a forged one.
     pub fn add_to(&self, keyring: &mut Keyring) {
         self.keys.iter().for_each(|(epoch, key)| keyring.add(self.link, *epoch, *key));
@@ -216,6 +225,13 @@ impl Link {
             next = seq.saturating_add(1);
         }
         missing
+    }
+
+    /// Those of them that others wait for. The rest was passed over: a keyframe stood for it.
+    pub fn needed(&self) -> Vec<RangeInclusive<u64>> {
+        let mut needed = self.missing();
+        needed.retain(|range| *range.start() > self.last);
+        needed
     }
 
     /// What to ask the other side for, by word of mouth.

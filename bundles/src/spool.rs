@@ -10,6 +10,7 @@ use crate::envelope::Recipient;
 use crate::error::Error;
 use crate::header::{Cover, Fields, Place, Release, Statement};
 use crate::keys::SecretKey;
+use crate::limits;
 use crate::record::{Media, Record};
 use crate::volumes::{self, Joined};
 use crate::writer::{Staged, Writer};
@@ -169,6 +170,56 @@ impl Spool {
         self.publish(unfinished, Name { place, volume: None })
     }
 
+    /// Puts a whole bundle here, in volumes of at most `volume` bytes if it is longer.
+    ///
+    /// # Errors
+    /// As [`Spool::put`], and if volumes of that size cannot be.
+    pub fn put_in_volumes(
+        &self,
+        place: Place,
+        bundle: Joined<File>,
+        volume: Option<u64>,
+    ) -> Result<Vec<PathBuf>, Error> {
+        if self.has(place) {
+            return Err(Error::Exists(self.directory.join(Name { place, volume: None }.to_string())));
+        }
+        let mut whole = self.unfinished()?;
+        let len = io::copy(&mut io::BufReader::new(bundle), &mut whole.file)?;
+        let many = match volume {
+            Some(most) => volumes::volumes(len, most)? > 1,
+            None => false,
+        };
+        let Some(most) = volume.filter(|_| many) else {
+            return Ok(vec![self.publish(whole, Name { place, volume: None })?]);
+        };
+        whole.file.rewind()?;
+        let mut front = [0; 8];
+        whole.file.read_exact(&mut front)?;
+        let [.., a, b, c, d] = front;
+        let cover = (u32::from_be_bytes([a, b, c, d]) as usize).min(limits::COVER_BYTES);
+        let mut beginning = front.to_vec();
+        (&mut whole.file).take(cover as u64).read_to_end(&mut beginning)?;
+        let rest = io::BufReader::new(whole.file.try_clone()?);
+        let files = volumes::split(&beginning, rest, len, most, |_| self.unfinished().map_err(Error::Io))?;
+        self.publish_volumes(files, place, true)
+    }
+
+    /// Gives volumes their names, the first one last: with it the bundle is there.
+    fn publish_volumes(
+        &self,
+        files: Vec<Unfinished>,
+        place: Place,
+        many: bool,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let numbered: Vec<_> = (1..).zip(files).collect();
+        let mut named = Vec::new();
+        for (number, file) in numbered.into_iter().rev() {
+            named.push(self.publish(file, Name { place, volume: many.then_some(number) })?);
+        }
+        named.reverse();
+        Ok(named)
+    }
+
     fn unfinished(&self) -> io::Result<Unfinished> {
         let path = self
             .directory
@@ -296,13 +347,7 @@ impl OutgoingStaged {
         let files = volumes::split(&finished.front, io::BufReader::new(body), len, most, |_| {
             spool.unfinished().map_err(Error::Io)
         })?;
-        let numbered: Vec<_> = (1..).zip(files).collect();
-        let mut named = Vec::new();
-        // The first volume gets its name last: with it the bundle is there.
-        for (number, file) in numbered.into_iter().rev() {
-            named.push(spool.publish(file, Name { place, volume: many.then_some(number) })?);
-        }
-        named.reverse();
+        let named = spool.publish_volumes(files, place, many)?;
         drop(self.unfinished);
         Ok((finished.cover, named))
     }
@@ -321,8 +366,8 @@ impl Write for Unfinished {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Reader;
     use crate::testing::{LINK, fields, identity, keyring, link_key, recipients, records};
-    use crate::{Reader, limits};
 
     fn spool() -> (tempfile::TempDir, Spool) {
         let directory = tempfile::tempdir().unwrap();

@@ -64,6 +64,12 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Graph(#[from] postern_graph::Error),
+    /// A link by hand.
+    #[error(transparent)]
+    ByHand(#[from] crate::carried::Fault),
+    /// The border.
+    #[error(transparent)]
+    Border(#[from] postern_border::Error),
     /// The configuration cannot be used.
     #[error("federation: {0}")]
     Setup(String),
@@ -99,7 +105,8 @@ impl From<Error> for ApiError {
             Error::Users(error) => error.into(),
             Error::Media(error) => error.into(),
             Error::Graph(error) => error.into(),
-            other @ (Error::Setup(_) | Error::NoKeys(_)) => Self::internal(&other),
+            Error::ByHand(fault) => fault.into(),
+            other @ (Error::Border(_) | Error::Setup(_) | Error::NoKeys(_)) => Self::internal(&other),
         }
     }
 }

@@ -134,7 +134,7 @@ async fn send(
 
 impl Federation {
     /// Checks PDUs of a transaction as far as can be without their rooms' history.
-    async fn admit(
+    pub(crate) async fn admit(
         &self,
         origin: &ServerName,
         pdus: Vec<CanonicalJsonObject>,
@@ -199,7 +199,7 @@ impl Federation {
 
     /// Takes the event by which an invite or a knock of a local user ends, in a room this server is not in. Its id, if it
     /// is such an event.
-    async fn noted_outside(
+    pub(crate) async fn noted_outside(
         &self,
         origin: &ServerName,
         pdu: &CanonicalJsonObject,
@@ -250,8 +250,8 @@ impl Federation {
 }
 
 /// A PDU that passed, or what is known of one that did not: its id, and why.
-type Admitted = Result<(RoomNum, Verified), Refused>;
-type Refused = (Option<String>, Error);
+pub(crate) type Admitted = Result<(RoomNum, Verified), Refused>;
+pub(crate) type Refused = (Option<String>, Error);
 /// A room that its sender may send to.
 type Entrance = (RoomNum, Arc<Version>);
 

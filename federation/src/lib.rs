@@ -6,6 +6,7 @@
 
 mod address;
 mod backoff;
+mod carried;
 mod connector;
 mod copies;
 mod device_updates;
@@ -44,6 +45,7 @@ mod well_known;
 mod x_matrix;
 
 pub use address::Guard;
+pub use carried::{Exported, Fault, Imported, Resynced};
 pub use connector::{Broken, Connector, Opened, Way};
 pub use error::{Error, PeerError};
 pub use outbox::Followers;
@@ -85,6 +87,7 @@ pub(crate) struct Parts {
     pub(crate) fetching: DashMap<(OwnedServerName, String), Arc<tokio::sync::Mutex<()>>>,
     pub(crate) resyncs: devices::Resyncs,
     pub(crate) outbox: Outbox,
+    pub(crate) carried: carried::Carried,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -132,8 +135,15 @@ impl Federation {
             fetching: DashMap::new(),
             resyncs: devices::Resyncs::default(),
             outbox,
+            carried: carried::Carried::default(),
             stopping,
         })))
+    }
+
+    /// From now on the links that `border` knows are carried by hand are served by bundles.
+    pub fn carry(&self, border: postern_border::Border) {
+        // The first stands: there is one border.
+        let _ = self.0.carried.border.set(border);
     }
 
     /// Goes on with what was begun before the last stop, and begins to send to other servers.

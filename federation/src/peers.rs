@@ -93,12 +93,13 @@ impl Peers {
         Ok(())
     }
 
-    /// Whether this server speaks with another one.
+    /// Whether this server speaks with another one over the network.
     #[must_use]
     pub fn allowed(&self, server: &ServerName) -> bool {
         let named = |patterns: &[ServerPattern]| patterns.iter().any(|one| one.matches(server.as_str()));
         self.enabled
             && self.rooms.speaks_with(server)
+            && !self.rooms.is_by_hand(server)
             && (self.allowed.is_empty() || named(&self.allowed))
             && !named(&self.denied)
     }

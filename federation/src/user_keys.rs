@@ -2,7 +2,7 @@
 //! users, local users for keys of others.
 
 use crate::{
-    Error, Federation,
+    Error, Federation, PeerError,
     devices::told_keys,
     origin::{Body, Origin},
 };
@@ -91,6 +91,10 @@ fn or_nothing<'de, D: Deserializer<'de>>(value: D) -> Result<BTreeMap<String, Va
     Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
+fn queried(answer: Value) -> Result<Queried, Error> {
+    serde_json::from_value(answer).map_err(|error| PeerError::BadAnswer(error.to_string()).into())
+}
+
 /// A user whose device list is followed from the answer on, and when it last changed before the question.
 type Following = BTreeMap<OwnedUserId, (UserNum, Option<Seq>)>;
 
@@ -121,7 +125,16 @@ pub(crate) async fn query_keys(
     }
     let mut failures = json!({});
     if !ask.is_empty() {
-        match federation.0.peers.post(server, QUERY, &json!({ "device_keys": ask })).await {
+        let answer = match federation.0.rooms.is_by_hand(server) {
+            true => federation.brought_keys(server, ask.keys()).and_then(queried),
+            false => federation
+                .0
+                .peers
+                .post(server, QUERY, &json!({ "device_keys": ask }))
+                .await
+                .map_err(Error::from),
+        };
+        match answer {
             Ok(answer) => take(federation, &mut found, &wanted, ask, &following, answer)?,
             Err(error) if found.device_keys.is_empty() => return Err(error.into()),
             Err(error) => {
@@ -195,9 +208,9 @@ fn take(
 }
 
 #[derive(Debug, Deserialize)]
-struct Claimed {
+pub(crate) struct Claimed {
     #[serde(default, deserialize_with = "or_nothing")]
-    one_time_keys: BTreeMap<String, Value>,
+    pub(crate) one_time_keys: BTreeMap<String, Value>,
 }
 
 /// Claims keys of users of a server. The body and the answer are those of `POST /user/keys/claim`.
@@ -212,6 +225,9 @@ pub(crate) async fn claim_keys(
     let asked = json!({ "one_time_keys": wanted });
     let answer: Claimed = match wanted.is_empty() {
         true => Claimed { one_time_keys: BTreeMap::new() },
+        false if federation.0.rooms.is_by_hand(server) => {
+            Claimed { one_time_keys: federation.brought_one_time_keys(server, &wanted).await? }
+        }
         false => federation.0.peers.post(server, CLAIM, &asked).await?,
     };
     Ok(json!({ "one_time_keys": claimed_of(wanted, answer) }))

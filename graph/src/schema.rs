@@ -262,6 +262,14 @@ families! {
     /// Which servers are told of a local user's devices, and the last update each was sent.
     ToldServers = "told_server": (UserNum, String) => u64, Kind::Scan(8);
 
+    // ---- links by hand (federation/) -------------------------------------------------------------------------
+    /// How far a link that is carried by hand has come, both ways; by its name.
+    CarriedLinks = "carried_link": (String,) => Json<Value>, Kind::Small;
+    /// Which events a server by hand was told of: 1 as what authorizes others, 2 in its place in the timeline.
+    CarriedTold = "carried_told": (ServerNum, EventNum) => u8, Kind::Scan(8);
+    /// What was brought from a server by hand to answer with in its place, and what it was told last: (server, what, name).
+    CarriedAnswers = "carried_answer": (String, String, String) => Raw, Kind::Small;
+
     // ---- the border (border/) --------------------------------------------------------------------------------
     /// Which server got which event: (form: 0 redacted, 1 whole; the decision; when, ms). Written before it leaves.
     Disclosures = "disclosure": (EventNum, ServerNum) => (u8, u64, u64), Kind::Scan(8);

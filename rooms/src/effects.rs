@@ -356,7 +356,8 @@ impl Batch<'_> {
 }
 
 /// The files that an event shows: `server/id` of each.
-fn media_shown(event: &Event) -> Vec<String> {
+#[must_use]
+pub fn media_shown(event: &Event) -> Vec<String> {
     let of_uri = |rest: &str| -> String {
         let is_part = |c: &char| c.is_ascii_alphanumeric() || "-_.:/[]~=+".contains(*c);
         rest.chars().take_while(is_part).collect()

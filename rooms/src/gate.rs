@@ -67,6 +67,11 @@ pub trait Gate: Send + Sync + Debug {
     /// Whether this server speaks with another one at all now.
     fn speaks_with(&self, server: &ServerName) -> bool;
 
+    /// Whether a server is reached by hand only: nothing goes to it or is taken from it over the network.
+    fn is_by_hand(&self, _server: &ServerName) -> bool {
+        false
+    }
+
     /// Whether another server may make one more request now.
     fn takes_request(&self, server: &ServerName) -> bool;
 
@@ -197,6 +202,12 @@ impl Rooms {
     #[must_use]
     pub fn speaks_with(&self, server: &ServerName) -> bool {
         self.gate().is_none_or(|gate| gate.speaks_with(server))
+    }
+
+    /// Whether a server is reached by hand only, and never over the network.
+    #[must_use]
+    pub fn is_by_hand(&self, server: &ServerName) -> bool {
+        self.gate().is_some_and(|gate| gate.is_by_hand(server))
     }
 
     /// # Errors

@@ -29,9 +29,13 @@ impl Rooms {
         let room = self.known_room(room)?;
         let seq = {
             let _lane = self.lane(room).await;
-            let mut batch = self.batch(room)?;
+            // A room that is known by an invite only has no graph yet.
+            let (version, head) = (self.version_of(room)?, self.head(room)?);
+            let known = head.is_some();
+            let (id, head) = (self.room_id(room)?, head.unwrap_or_default());
+            let mut batch = Batch::new(self, self.graph.begin(), room, id, version, head);
             batch.outliers(pdus)?;
-            batch.commit()?
+            batch.commit_apart(known)?
         };
         self.durable(seq).await
     }

@@ -19,12 +19,12 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::header::Place;
-use crate::keys::{BadKey, LinkId};
+use crate::keys::{BadKey, Hash, LinkId, hmac};
 use crate::limits;
 
 /// Bytes of the header.
@@ -58,7 +58,7 @@ impl DiodeKey {
     pub(super) fn of(&self, link: LinkId, epoch: u32) -> Authenticator {
         let derived =
             hmac(&*self.0).chain_update(PURPOSE).chain_update(link.0).chain_update(epoch.to_be_bytes());
-        Authenticator(hmac(&derived.finalize().into_bytes()))
+        Authenticator(hmac(&Hash::from(derived.finalize().into_bytes())))
     }
 }
 
@@ -79,12 +79,6 @@ impl FromStr for DiodeKey {
             expected: "a diode's secret: postern-diode-secret: and 43 characters of base 64",
         })
     }
-}
-
-fn hmac(key: &[u8]) -> Hmac<Sha256> {
-    // Every length of key is possible.
-    #[allow(clippy::expect_used)]
-    Hmac::new_from_slice(key).expect("a key for HMAC")
 }
 
 /// Makes and checks tags.

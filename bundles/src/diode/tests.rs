@@ -424,15 +424,25 @@ fn over_udp(
                 }
             }
             let last = lengths.len() as u64;
-            relay.send_to(&Sender::new(settings, key()).announcement(place(last)), to).unwrap();
-            std::thread::sleep(Duration::from_millis(300));
-            quiet.store(true, Ordering::Relaxed);
+            let sender = Sender::new(settings, key());
+            relay.send_to(&sender.announcement(place(last)), to).unwrap();
+            // What comes of another link is refused: it is the end, behind everything else.
+            let end = sender.announcement(Place { link: LinkId([0; 8]), ..place(1) });
+            while !quiet.load(Ordering::Relaxed) {
+                relay.send_to(&end, to).unwrap();
+                std::thread::yield_now();
+            }
         });
         scope.spawn(|| {
             send(&mut sender, settings.bits_per_second, &low, &AtomicBool::new(false)).unwrap();
             sent.store(true, Ordering::Relaxed);
         });
-        receive(&mut receiver, &high, &quiet, |_, _| {}).unwrap();
+        receive(&mut receiver, &high, &quiet, |_, outcome| {
+            if outcome == Outcome::Refused(Refused::UnknownLink) {
+                quiet.store(true, Ordering::Relaxed);
+            }
+        })
+        .unwrap();
     });
     (world.arrived(lengths), missing(&receiver))
 }

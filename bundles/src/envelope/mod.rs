@@ -15,11 +15,11 @@ use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, X25519};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-use hmac::{Hmac, KeyInit as _, Mac as _};
+use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::keys::BadKey;
+use crate::keys::{BadKey, hmac};
 use crate::limits;
 
 pub use stream::{CHUNK, Opener, Sealer, sealed_len};
@@ -142,16 +142,10 @@ fn public(key: &PrivateKey) -> Result<Recipient, Error> {
     Ok(Recipient(key.as_ref().try_into().map_err(|_| Error::Crypto)?))
 }
 
-fn mac(key: &[u8]) -> Hmac<Sha256> {
-    // Every length of key is possible.
-    #[allow(clippy::expect_used)]
-    Hmac::new_from_slice(key).expect("a key for HMAC")
-}
-
 /// HKDF-SHA-256 (RFC 5869) with 32 bytes of output: one block.
-fn hkdf(secret: &[u8], salt: &[u8], info: &[u8]) -> Zeroizing<[u8; 32]> {
-    let extracted = Zeroizing::new(<[u8; 32]>::from(mac(salt).chain_update(secret).finalize().into_bytes()));
-    Zeroizing::new(mac(&*extracted).chain_update(info).chain_update([1]).finalize().into_bytes().into())
+fn hkdf<const N: usize>(secret: &[u8], salt: &[u8; N], info: &[u8]) -> Zeroizing<[u8; 32]> {
+    let extracted = Zeroizing::new(<[u8; 32]>::from(hmac(salt).chain_update(secret).finalize().into_bytes()));
+    Zeroizing::new(hmac(&*extracted).chain_update(info).chain_update([1]).finalize().into_bytes().into())
 }
 
 fn aead(key: &[u8; 32]) -> Result<LessSafeKey, Error> {
@@ -167,7 +161,9 @@ fn wrapping_key(
     recipient: &Recipient,
 ) -> Result<LessSafeKey, Error> {
     agreement::agree(ours, UnparsedPublicKey::new(&X25519, &theirs.0), Error::Crypto, |secret| {
-        aead(&hkdf(secret, &[share.0, recipient.0].concat(), INFO_WRAP))
+        let mut salt = [0; 64];
+        salt.iter_mut().zip(share.0.iter().chain(&recipient.0)).for_each(|(to, from)| *to = *from);
+        aead(&hkdf(secret, &salt, INFO_WRAP))
     })
 }
 
@@ -178,7 +174,7 @@ fn zero_nonce() -> Nonce {
 type FileKey = Zeroizing<[u8; 16]>;
 
 fn head_mac(file_key: &FileKey, head: &[u8]) -> Hmac<Sha256> {
-    mac(&*hkdf(&**file_key, &[], b"header")).chain_update(head)
+    hmac(&*hkdf(&**file_key, &[], b"header")).chain_update(head)
 }
 
 /// Begins an envelope to `recipients` and writes its head to `out`.

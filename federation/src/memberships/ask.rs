@@ -80,6 +80,9 @@ impl Federation {
         room: &RoomId,
         content: Map<String, Value>,
     ) -> Result<(), Error> {
+        if self.0.rooms.is_by_hand(server) {
+            return self.join_by_hand(server, user, room, content).await;
+        }
         let (version, join) =
             self.propose(server, "make_join", user, room, MembershipKind::Join, content).await?;
         let path = format!(
@@ -259,6 +262,10 @@ impl Federation {
         }
         let rooms = &self.0.rooms;
         let (invite, shown) = rooms.draft_invite(sender, room, target, change).await?;
+        if rooms.is_by_hand(target.server_name()) {
+            // The next bundle brings it, with the room it is for. Nobody there can sign it now, and no rule asks for that.
+            return Ok(rooms.finish_invite(room, invite).await?);
+        }
         let version = version(invite.version())?;
         let path =
             format!("/_matrix/federation/v2/invite/{}/{}", enc(room.as_str()), enc(invite.id().as_str()));

@@ -13,4 +13,5 @@ pub(crate) fn routes() -> Router<Federation> {
     serve::routes().merge(third_party::routes())
 }
 
+pub(crate) use serve::{Invite, create_content, invited};
 pub(crate) use third_party::open_routes;

@@ -270,11 +270,11 @@ async fn send_knock(
 }
 
 #[derive(Debug, Deserialize)]
-struct Invite {
-    room_version: String,
-    event: Box<RawValue>,
+pub(crate) struct Invite {
+    pub(crate) room_version: String,
+    pub(crate) event: Box<RawValue>,
     #[serde(default)]
-    invite_room_state: Vec<Box<RawValue>>,
+    pub(crate) invite_room_state: Vec<Box<RawValue>>,
 }
 
 async fn invite(
@@ -313,7 +313,7 @@ async fn invite_v1(
 }
 
 /// Checks, notes and signs the invite of a local user.
-async fn invited(
+pub(crate) async fn invited(
     federation: &Federation,
     origin: &ServerName,
     room: &RoomId,
@@ -357,7 +357,7 @@ async fn invited(
 }
 
 /// The content of a create event.
-pub(super) fn create_content(event: &RawValue) -> Option<Box<RawValue>> {
+pub(crate) fn create_content(event: &RawValue) -> Option<Box<RawValue>> {
     #[derive(Deserialize)]
     struct Create {
         #[serde(rename = "type")]

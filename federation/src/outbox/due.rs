@@ -336,7 +336,7 @@ impl Due {
 
 /// Makes few EDUs of many that say one thing each, and gives presence its form: how long ago somebody was active
 /// depends on when it is told.
-fn merge(edus: Vec<Value>, now: u64) -> Vec<Value> {
+pub(super) fn merge(edus: Vec<Value>, now: u64) -> Vec<Value> {
     let mut merged: Vec<Value> = Vec::with_capacity(edus.len());
     let (mut presence, mut receipts): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
     for mut edu in edus {

@@ -172,6 +172,7 @@ impl Work<'_> {
         let from = event.sender().server_name();
         let mut servers = residents::around(&self.outbox.0.rooms, &event)?;
         servers.extend(residents::waiting_outside(&self.outbox.0.rooms, &event)?);
+        servers.extend(residents::invited_by_hand(&self.outbox.0.rooms, &event));
         // Who has made it has it.
         let servers = self.outbox.others(servers.into_iter().filter(|server| server != from));
         let now = now_ms();

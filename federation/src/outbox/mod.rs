@@ -9,6 +9,7 @@
 //! A server that cannot be reached is tried again later and later, or when it is heard of. What it is due meanwhile is
 //! kept short: the latest event of each room tells it what to fetch. EDUs replace each other while they wait.
 
+mod by_hand;
 mod due;
 mod edu;
 mod follow;
@@ -249,6 +250,10 @@ impl Outbox {
     /// Does something with the queue of a server, which then looks for what it is due.
     fn with_queue(&self, server: &ServerName, act: impl FnOnce(&Queue)) {
         if !self.0.started.load(Ordering::Acquire) || self.0.stop.is_cancelled() {
+            return;
+        }
+        // What such a server is due waits for the next bundle.
+        if self.0.rooms.is_by_hand(server) {
             return;
         }
         let mut queues = self.0.queues.lock();

@@ -51,6 +51,13 @@ pub(super) fn waiting_outside(rooms: &Rooms, event: &Event) -> Result<Option<Own
         .then(|| user.server_name().to_owned()))
 }
 
+/// The server of the user whom an event invites, if it hears of that in a bundle.
+pub(super) fn invited_by_hand(rooms: &Rooms, event: &Event) -> Option<OwnedServerName> {
+    let user = event.state_key().and_then(|user| UserId::parse(user).ok())?;
+    let is_invite = event.membership() == Some(MembershipKind::Invite);
+    (is_invite && rooms.is_by_hand(user.server_name())).then(|| user.server_name().to_owned())
+}
+
 /// Whether a server had joined users in the room of an event, in the state before it or in the one after it.
 pub(super) fn was_in(rooms: &Rooms, server: &ServerName, event: &Event) -> Result<bool, Error> {
     if rooms.servers_beside_members(event.record.room).contains(server) {
