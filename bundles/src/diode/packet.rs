@@ -57,7 +57,7 @@ impl DiodeKey {
     /// The key of one epoch of one link.
     pub(super) fn of(&self, link: LinkId, epoch: u32) -> Authenticator {
         let derived =
-            hmac(&*self.0).chain_update(PURPOSE).chain_update(link.0).chain_update(epoch.to_be_bytes());
+            hmac(&self.0).chain_update(PURPOSE).chain_update(link.0).chain_update(epoch.to_be_bytes());
         Authenticator(hmac(&Hash::from(derived.finalize().into_bytes())))
     }
 }

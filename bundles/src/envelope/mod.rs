@@ -145,7 +145,7 @@ fn public(key: &PrivateKey) -> Result<Recipient, Error> {
 /// HKDF-SHA-256 (RFC 5869) with 32 bytes of output: one block.
 fn hkdf<const N: usize>(secret: &[u8], salt: &[u8; N], info: &[u8]) -> Zeroizing<[u8; 32]> {
     let extracted = Zeroizing::new(<[u8; 32]>::from(hmac(salt).chain_update(secret).finalize().into_bytes()));
-    Zeroizing::new(hmac(&*extracted).chain_update(info).chain_update([1]).finalize().into_bytes().into())
+    Zeroizing::new(hmac(&extracted).chain_update(info).chain_update([1]).finalize().into_bytes().into())
 }
 
 fn aead(key: &[u8; 32]) -> Result<LessSafeKey, Error> {
@@ -174,7 +174,7 @@ fn zero_nonce() -> Nonce {
 type FileKey = Zeroizing<[u8; 16]>;
 
 fn head_mac(file_key: &FileKey, head: &[u8]) -> Hmac<Sha256> {
-    hmac(&*hkdf(&**file_key, &[], b"header")).chain_update(head)
+    hmac(&hkdf(&**file_key, &[], b"header")).chain_update(head)
 }
 
 /// Begins an envelope to `recipients` and writes its head to `out`.
