@@ -27,6 +27,8 @@ if [ "${1:-}" = clients ]; then
   has python3 && python3 -c 'import ensurepip' 2>/dev/null || useful+=(python3-venv)
   has node || useful+=(nodejs)
   has npm || useful+=(npm)
+  # Where there is systemd, the package would have it scan and fetch signatures from now on, which nobody asked for.
+  [ -x /usr/sbin/clamd ] || [ -d /run/systemd/system ] || useful+=(clamav-daemon)
 fi
 
 missing=("${required[@]}" "${useful[@]}")

@@ -1,10 +1,11 @@
 //! The virus scanner against a real clamd, which is started here with a signature of the test file of EICAR and no other.
 //!
-//! Needs `clamd` (Debian: `clamav-daemon`). Without one it says so and tests nothing.
+//! Needs `clamd` (Debian: `clamav-daemon`). Without one the test is skipped, says so, and is counted as that: hence a
+//! harness of its own.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use postern_guards::{File, Guards, Settings, Verdict};
@@ -28,15 +29,7 @@ fn eicar() -> Vec<u8> {
 }
 
 impl Clamd {
-    /// None if none is installed.
-    fn start() -> Option<Self> {
-        let program = ["/usr/sbin/clamd", "/usr/local/sbin/clamd", "/usr/bin/clamd"]
-            .into_iter()
-            .find(|path| Path::new(path).exists());
-        let Some(program) = program else {
-            eprintln!("NOT TESTED: there is no clamd here (Debian: clamav-daemon)");
-            return None;
-        };
+    fn start(program: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).display().to_string();
         std::fs::create_dir(folder.path().join("database")).unwrap();
@@ -64,7 +57,7 @@ impl Clamd {
             assert!(since.elapsed() < Duration::from_secs(60), "clamd does not start: {log}");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Some(clamd)
+        clamd
     }
 
     fn addresses(&self) -> [String; 2] {
@@ -81,9 +74,8 @@ async fn scanned(address: &str, content: &[u8]) -> Verdict {
     Guards::new(&settings).unwrap().inspect_file(&File::default(), content).await.unwrap()
 }
 
-#[tokio::test]
-async fn a_real_clamd_is_asked_about_files() {
-    let Some(clamd) = Clamd::start() else { return };
+async fn a_real_clamd_is_asked_about_files(program: &str) {
+    let clamd = Clamd::start(program);
     for address in clamd.addresses() {
         for harmless in [b"".as_slice(), b"hello", &[b'x'; 300_000]] {
             let verdict = scanned(&address, harmless).await;
@@ -103,4 +95,38 @@ async fn a_real_clamd_is_asked_about_files() {
     let address = clamd.addresses()[0].clone();
     drop(clamd);
     assert!(scanned(&address, b"hello").await.contains("antivirus:unavailable"));
+}
+
+const NAME: &str = "a_real_clamd_is_asked_about_files";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut wanted = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
+    let is_wanted = wanted.peek().is_none() || wanted.any(|part| NAME.contains(part.as_str()));
+    if arguments.iter().any(|argument| argument == "--list") {
+        println!("{NAME}: test");
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} tests", usize::from(is_wanted));
+    let installed = ["/usr/sbin/clamd", "/usr/local/sbin/clamd", "/usr/bin/clamd"];
+    let (passed, failed, skipped) = match installed.into_iter().find(|path| Path::new(path).exists()) {
+        _ if !is_wanted => (0, 0, 0),
+        Some(program) => {
+            let test = move || {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                runtime.block_on(a_real_clamd_is_asked_about_files(program));
+            };
+            // A panic ends the thread, and is said there.
+            let passed = std::thread::spawn(test).join().is_ok();
+            println!("test {NAME} ... {}", if passed { "ok" } else { "FAILED" });
+            (u8::from(passed), u8::from(!passed), 0)
+        }
+        None => {
+            println!("SKIPPED: {NAME}: there is no clamd here (Debian: clamav-daemon)");
+            (0, 0, 1)
+        }
+    };
+    let ended = if failed == 0 { "ok" } else { "FAILED" };
+    println!("\ntest result: {ended}. {passed} passed; {failed} failed; {skipped} ignored; 0 measured\n");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,25 +1,19 @@
 //! `postern policy …`: what is done with policies where no server runs.
 
+mod signing;
+
 use crate::decide::{
-    Accepted, BUNDLE_ENDING, Base, Bundle, Cases, Change, Handed, Keys, Loaded, Question, RecordError,
-    Recorded, Refused, RuleSet, Severity, Sources, TEXT_ENDING, Text, diff, limits, public_key, read_bounded,
-    read_one, replay,
+    Accepted, BUNDLE_ENDING, Base, Cases, Change, Loaded, Question, RecordError, Recorded, Refused, Severity,
+    Sources, TEXT_ENDING, diff, limits, read_bounded, read_one, replay,
 };
-use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD as BASE64};
 use clap::{Args, Subcommand};
-use ed25519_dalek::SigningKey;
+use signing::{make_key, parse_keys, sign, verify};
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{BufRead, BufReader, Read, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
 };
-use zeroize::Zeroizing;
-
-/// Of a file with a private key, in bytes: 43 of base64, and space around it.
-const LARGEST_SECRET: usize = 256;
 
 /// What to do with policies.
 #[derive(Debug, Subcommand)]
@@ -326,77 +320,6 @@ fn print_changes(changes: &[Change], json: bool, out: &mut dyn Write) -> Result<
     Ok(())
 }
 
-fn make_key(path: &Path, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let seed = Zeroizing::new(rand::random::<[u8; 32]>());
-    let mut options = OpenOptions::new();
-    let mut written =
-        options.write(true).create_new(true).mode(0o600).open(path).map_err(|error| file(path, error))?;
-    let text = Zeroizing::new(format!("{}\n", BASE64.encode(*seed)));
-    written
-        .write_all(text.as_bytes())
-        .and_then(|()| written.sync_all())
-        .map_err(|error| file(path, error))?;
-    writeln!(out, "{}", public_key(&SigningKey::from_bytes(&seed)))?;
-    Ok(Exit::Fine)
-}
-
-fn sign(
-    source: &Path,
-    secret: &Path,
-    id: &str,
-    after: Option<&Path>,
-    out: &mut dyn Write,
-) -> Result<Exit, Failure> {
-    let key = secret_key(secret)?;
-    let mut bundle = if source.is_dir() {
-        let mut texts = Vec::new();
-        for one in crate::decide::read(source)? {
-            match one {
-                Handed::Text(text) => texts.push(text),
-                Handed::Bundle { name, .. } => {
-                    return Err(file(
-                        &source.join(name),
-                        "a bundle among policies: move it away, or sign it alone",
-                    ));
-                }
-            }
-        }
-        // Whatever base it is used with, the policies themselves must be valid.
-        RuleSet::build(Base::Open, &texts)?;
-        let before = after.map(bundle_in).transpose()?;
-        let version = before.as_ref().map_or(1, |before| before.version.saturating_add(1));
-        Bundle::new(version, now(), before.map(|before| before.digest()), texts)
-    } else if after.is_some() {
-        return Err(file(source, "a bundle says already what it follows"));
-    } else {
-        bundle_in(source)?
-    };
-    bundle.sign(id, &key).map_err(|error| file(source, error))?;
-    writeln!(out, "{}", bundle.to_json())?;
-    Ok(Exit::Fine)
-}
-
-fn verify(path: &Path, keys: &KeyArgs, after: Option<&Path>, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let keys = parse_keys(keys)?;
-    let last = after.map(bundle_in).transpose()?;
-    let last = last.map(|last| Accepted { version: last.version, digest: last.digest() });
-    let bundle = bundle_in(path)?;
-    match bundle.verify(&keys, last.as_ref()) {
-        Ok(verified) => {
-            let Accepted { version, digest } = verified.accepted();
-            writeln!(out, "valid: version {version}, {digest}, signed by {}", verified.signers().join(", "))?;
-            for Text { name, text } in verified.texts() {
-                writeln!(out, "  {name}, {} bytes", text.len())?;
-            }
-            Ok(Exit::Fine)
-        }
-        Err(error) => {
-            writeln!(out, "refused: {error}")?;
-            Ok(Exit::Found)
-        }
-    }
-}
-
 /// A directory, or one file.
 fn load(path: &Path, base: Base, how: &HowArgs) -> Result<Loaded, Failure> {
     let mut sources =
@@ -411,28 +334,6 @@ fn load(path: &Path, base: Base, how: &HowArgs) -> Result<Loaded, Failure> {
     }
     let one = read_one(path, name).map_err(|problem| Refused(vec![problem]))?;
     Ok(sources.load(&[one], None)?)
-}
-
-fn parse_keys(args: &KeyArgs) -> Result<Keys, Failure> {
-    let mut keys = Vec::new();
-    for given in &args.keys {
-        let key = given.split_once('=');
-        keys.push(key.ok_or_else(|| Failure::Key(format!("{given:?} is not ed25519:NAME=BASE64")))?);
-    }
-    Keys::new(keys, args.keys_needed).map_err(|error| Failure::Key(error.to_string()))
-}
-
-fn bundle_in(path: &Path) -> Result<Bundle, Failure> {
-    let json = read_bounded(path, limits::LARGEST_BUNDLE).map_err(|reason| file(path, reason))?;
-    Bundle::parse(&json).map_err(|error| file(path, error))
-}
-
-fn secret_key(path: &Path) -> Result<SigningKey, Failure> {
-    let text = Zeroizing::new(read_bounded(path, LARGEST_SECRET).map_err(|reason| file(path, reason))?);
-    let seed = Zeroizing::new(BASE64.decode(text.trim_ascii()).unwrap_or_default());
-    let seed: &[u8; 32] =
-        seed.as_slice().try_into().map_err(|_| file(path, "a private key is 32 bytes in unpadded base64"))?;
-    Ok(SigningKey::from_bytes(seed))
 }
 
 fn text(path: &Path, most: usize) -> Result<String, Failure> {
@@ -464,11 +365,6 @@ fn recorded(path: &Path) -> Result<Vec<Recorded>, Failure> {
     Ok(recorded)
 }
 
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -481,7 +377,7 @@ mod tests {
     }
 
     /// Runs a command line in a directory; gives what it printed, errors last.
-    fn policy(directory: &Path, line: &str, input: &str) -> (Exit, String) {
+    pub(super) fn policy(directory: &Path, line: &str, input: &str) -> (Exit, String) {
         let words = line.split(' ').map(|word| match word.strip_prefix('@') {
             Some(file) => directory.join(file).display().to_string(),
             None => word.to_owned(),
@@ -493,7 +389,7 @@ mod tests {
         (exit, String::from_utf8(out).unwrap())
     }
 
-    fn directory() -> tempfile::TempDir {
+    pub(super) fn directory() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("site")).unwrap();
         put(
@@ -504,7 +400,7 @@ mod tests {
         directory
     }
 
-    fn put(directory: &Path, name: &str, text: &str) {
+    pub(super) fn put(directory: &Path, name: &str, text: &str) {
         std::fs::write(directory.join(name), text).unwrap();
     }
 
@@ -577,35 +473,5 @@ mod tests {
         put(directory.path(), "recorded.jsonl", &format!("{}oops\n", recorded(true)));
         let (exit, said) = policy(directory.path(), "replay @site @recorded.jsonl", "");
         assert!(exit == Exit::Failed && said.contains("line 2"), "{said}");
-    }
-
-    #[test]
-    fn a_bundle_is_signed_by_two_verified_and_followed() {
-        let directory = directory();
-        let at = directory.path();
-        let key = |name: &str| {
-            let (exit, public) = policy(at, &format!("key @{name}.key"), "");
-            assert_eq!(exit, Exit::Fine);
-            format!("--key ed25519:{name}={}", public.trim())
-        };
-        let keys = format!("{} {} --keys-needed 2", key("one"), key("two"));
-        assert_eq!(policy(at, "key @one.key", "").0, Exit::Failed, "a key is not overwritten");
-        let sign = |line: &str, file: &str| {
-            let (exit, said) = policy(at, line, "");
-            assert_eq!(exit, Exit::Fine, "{said}");
-            put(at, file, &said);
-        };
-        sign("sign @site --secret @one.key --id ed25519:one", "v1.bundle.json");
-        let (exit, said) = policy(at, &format!("verify @v1.bundle.json {keys}"), "");
-        assert!(exit == Exit::Found && said.contains("1 of the configured keys signed it; 2 must"), "{said}");
-        sign("sign @v1.bundle.json --secret @two.key --id ed25519:two", "v1.bundle.json");
-        let (exit, said) = policy(at, &format!("check @v1.bundle.json --require-signed {keys}"), "");
-        assert!(exit == Exit::Fine && said.contains("bundle version 1"), "{said}");
-        sign("sign @site --secret @one.key --id ed25519:one --after @v1.bundle.json", "v2.bundle.json");
-        sign("sign @v2.bundle.json --secret @two.key --id ed25519:two", "v2.bundle.json");
-        let (exit, said) = policy(at, &format!("verify @v2.bundle.json --after @v1.bundle.json {keys}"), "");
-        assert!(exit == Exit::Fine && said.contains("version 2"), "{said}");
-        let (exit, said) = policy(at, &format!("verify @v1.bundle.json --after @v2.bundle.json {keys}"), "");
-        assert!(exit == Exit::Found && said.contains("versions must increase"), "{said}");
     }
 }

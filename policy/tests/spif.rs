@@ -205,9 +205,34 @@ fn a_digest_is_of_the_content_not_of_the_file() {
     let spif = Spif::from_toml("name = \"P\"\nclasses = [{ name = \"A\", rank = 0 }]").unwrap();
     let json = Spif::from_json(r#"{"classes":[{"rank":0,"name":"A","aliases":[]}],"name":"P"}"#).unwrap();
     assert_eq!(spif.digest(), json.digest());
+    // Of {"classes":[{"name":"A","rank":0}],"name":"P"}.
+    assert_eq!(spif.digest(), "sha256:8adf5068c535cd5784672d2be64b880daf4d4e85ec5de593d5e700c1c7a310fc");
     assert!(Label::new("P", "A").unwrap().with_spif(&spif.digest()).is_ok());
     let other = Spif::from_toml("name = \"P\"\nclasses = [{ name = \"A\", rank = 1 }]").unwrap();
     assert_ne!(spif.digest(), other.digest());
+}
+
+#[test]
+fn references_to_more_tags_and_classes_than_a_policy_may_have_are_not_written_out() {
+    let classes: String = (0..3_000)
+        .map(|n| format!(r#"<securityClassification name="C{n}" lacv="{n}" hierarchy="{n}"/>"#))
+        .collect();
+    let tags: String = (0..3_000)
+        .map(|n| {
+            format!(
+                r#"<securityCategoryTag name="T{n}" tagType="restrictive"><tagCategory name="V" lacv="0"><excludedClass>C0</excludedClass></tagCategory></securityCategoryTag>"#
+            )
+        })
+        .collect();
+    let wanted = r#"<categoryGroup tagSetRef="S"/>"#.repeat(5_000);
+    let xml = format!(
+        r#"<SPIF><securityPolicyId name="P" id="1.2.3"/><securityClassifications>
+        <securityClassification name="C" lacv="9999" hierarchy="9999"><requiredCategory operation="onlyOne">{wanted}</requiredCategory></securityClassification>
+        {classes}</securityClassifications>
+        <securityCategoryTagSets><securityCategoryTagSet name="S" id="1.2.4">{tags}</securityCategoryTagSet></securityCategoryTagSets></SPIF>"#
+    );
+    let problems = Spif::from_xml(&xml).unwrap_err().to_string();
+    assert!(problems.contains("is one too many, 64 are allowed"), "{problems}");
 }
 
 /// The blocks of the manual in this language.

@@ -8,11 +8,12 @@ use super::{
     schema::{Asked, Unfit},
 };
 use arc_swap::ArcSwap;
-use cedar_policy::{Authorizer, Decision as CedarDecision};
+use cedar_policy_core::{
+    ast::{Expr, Literal, SlotEnv, ValueKind},
+    evaluator::Evaluator,
+};
 use serde::{Deserialize, Serialize};
-use std::sync::{Arc, LazyLock};
-
-pub(super) static AUTHORIZER: LazyLock<Authorizer> = LazyLock::new(Authorizer::new);
+use std::sync::Arc;
 
 /// What a set of policies answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,13 +145,28 @@ impl RuleSet {
         let Some(policies) = self.concerned(question) else {
             return denied(format!("the schema has no question like this: {question}"));
         };
-        let response = AUTHORIZER.is_authorized(&asked.request, policies, &asked.entities);
-        let diagnostics = response.diagnostics();
-        let mut rules: Vec<_> = diagnostics.reason().map(ToString::to_string).collect();
-        rules.sort_unstable();
-        let errors: Vec<_> = diagnostics.errors().map(ToString::to_string).collect();
+        let evaluator = asked.evaluator();
+        let (mut permits, mut forbids, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        for policy in policies {
+            match holds(&evaluator, &policy.condition) {
+                Ok(false) => {}
+                Ok(true) if policy.permits => permits.push(policy.id.clone()),
+                Ok(true) => forbids.push(policy.id.clone()),
+                Err(error) => errors.push(format!("policy {:?} cannot be evaluated: {error}", policy.id)),
+            }
+        }
         // Cedar goes on without a policy that it cannot evaluate, which may be the one that forbids.
-        let allowed = response.decision() == CedarDecision::Allow && errors.is_empty();
+        let allowed = forbids.is_empty() && !permits.is_empty() && errors.is_empty();
+        let rules = if forbids.is_empty() { permits } else { forbids };
         Answer { allowed, rules, errors, revision }
+    }
+}
+
+/// Does a condition hold? The error is of its evaluation.
+pub(super) fn holds(evaluator: &Evaluator<'_>, condition: &Expr) -> Result<bool, String> {
+    let value = evaluator.interpret(condition, &SlotEnv::new()).map_err(|error| error.to_string())?;
+    match value.value_kind() {
+        ValueKind::Lit(Literal::Bool(holds)) => Ok(*holds),
+        other => Err(format!("{other} is neither true nor false")),
     }
 }

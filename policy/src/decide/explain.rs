@@ -5,18 +5,20 @@
 //! reason.
 
 use super::{
-    decider::{AUTHORIZER, Answer},
+    decider::{self, Answer},
+    depth::with_room,
     question::Question,
     rules::{Rule, RuleSet, has},
     schema::Asked,
 };
 use cedar_policy::{
-    Decision as CedarDecision, Policy, PolicySet,
+    Policy,
     pst::{
         ActionConstraint, BinaryOp, Clause, Effect, Expr, Policy as Parts, PrincipalConstraint,
         PstConstructionError, ResourceConstraint, StaticPolicy, Template,
     },
 };
+use cedar_policy_core::evaluator::Evaluator;
 use serde::Serialize;
 use std::{fmt, sync::Arc};
 
@@ -74,9 +76,10 @@ impl RuleSet {
         let asked = Asked::of(question);
         let answer = self.answer_to(question, &asked);
         let mut rules = Vec::new();
-        if let Ok(asked) = &asked {
+        if let (Ok(asked), Some(_)) = (&asked, self.concerned(question)) {
             let concerned = self.rules().filter(|rule| has(&rule.policy, question.action));
-            rules.extend(concerned.map(|rule| report(rule, asked)));
+            let evaluator = asked.evaluator();
+            rules = with_room(|| concerned.map(|rule| report(rule, &evaluator)).collect());
         }
         rules.sort_by(|a, b| {
             (&a.outcome.rank(), a.permits, &a.id).cmp(&(&b.outcome.rank(), b.permits, &b.id))
@@ -96,14 +99,14 @@ impl Outcome {
     }
 }
 
-fn report(rule: &Rule, asked: &Asked) -> RuleReport {
+fn report(rule: &Rule, evaluator: &Evaluator<'_>) -> RuleReport {
     RuleReport {
         id: rule.id.clone(),
         permits: rule.permits,
         file: rule.file.clone(),
         line: rule.line,
         reason: rule.reason.clone(),
-        outcome: outcome(&rule.policy, asked).unwrap_or_else(|error| Outcome::Failed {
+        outcome: outcome(&rule.policy, evaluator).unwrap_or_else(|error| Outcome::Failed {
             part: "the policy".to_owned(),
             error: error.to_string(),
         }),
@@ -111,7 +114,7 @@ fn report(rule: &Rule, asked: &Asked) -> RuleReport {
 }
 
 /// Asks the parts in the order in which Cedar does.
-fn outcome(policy: &Policy, asked: &Asked) -> Result<Outcome, PstConstructionError> {
+fn outcome(policy: &Policy, evaluator: &Evaluator<'_>) -> Result<Outcome, PstConstructionError> {
     let parts = policy.to_pst()?;
     let Template { principal, resource, .. } = parts.body();
     let any = (PrincipalConstraint::Any, ResourceConstraint::Any);
@@ -120,7 +123,7 @@ fn outcome(policy: &Policy, asked: &Asked) -> Result<Outcome, PstConstructionErr
         (format!("resource {resource}"), any.0.clone(), resource.clone()),
     ];
     for (scope, principal, resource) in scopes {
-        if !matches!(holds(principal, resource, None, asked)?, Ok(true)) {
+        if !matches!(holds(principal, resource, None, evaluator)?, Ok(true)) {
             return Ok(Outcome::OutOfScope { scope });
         }
     }
@@ -133,8 +136,7 @@ fn outcome(policy: &Policy, asked: &Asked) -> Result<Outcome, PstConstructionErr
         split(whole, &cut, &mut conditions);
         for condition in conditions {
             let shown = condition.to_string();
-            let asked = holds(any.0.clone(), any.1.clone(), Some(condition), asked)?;
-            match asked {
+            match holds(any.0.clone(), any.1.clone(), Some(condition), evaluator)? {
                 Err(error) => return Ok(Outcome::Failed { part: shown, error }),
                 Ok(held) if held == wanted => {}
                 Ok(true) => return Ok(Outcome::Excepted { condition: shown }),
@@ -161,20 +163,12 @@ fn holds(
     principal: PrincipalConstraint,
     resource: ResourceConstraint,
     condition: Option<Arc<Expr>>,
-    asked: &Asked,
+    evaluator: &Evaluator<'_>,
 ) -> Result<Result<bool, String>, PstConstructionError> {
     let part = Template::new("part", Effect::Permit, principal, ActionConstraint::Any, resource)
         .try_with_clauses(condition.map(Clause::When))?;
     let part = Policy::from_pst(Parts::Static(StaticPolicy::try_from(part)?))?;
-    let set = match PolicySet::from_policies([part]) {
-        Ok(set) => set,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let response = AUTHORIZER.is_authorized(&asked.request, &set, &asked.entities);
-    Ok(match response.diagnostics().errors().next() {
-        Some(error) => Err(error.to_string()),
-        None => Ok(response.decision() == CedarDecision::Allow),
-    })
+    Ok(decider::holds(evaluator, &part.as_ref().condition()))
 }
 
 impl fmt::Display for RuleReport {

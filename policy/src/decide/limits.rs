@@ -7,7 +7,7 @@ pub const MOST_TEXT: usize = 1 << 20;
 /// Files, or texts handed in, of one set.
 pub const MOST_TEXTS: usize = 256;
 
-/// Policies of one set: each costs every decision it might apply to about a microsecond.
+/// Policies of one set: each costs every decision it might apply to about a third of a microsecond.
 pub const MOST_RULES: usize = 4096;
 
 /// Of the id of a policy, in bytes: ids stand in every record of a decision.
@@ -33,3 +33,13 @@ pub const MOST_QUESTIONS: usize = 1_000_000;
 
 /// Of a file of cases, in bytes.
 pub const LARGEST_CASES: usize = 4 << 20;
+
+/// Brackets within brackets in a policy. People nest a handful.
+pub const MOST_NESTED: usize = 64;
+
+/// Operators and dots of one policy, each of which may be one more level: some hundred conditions.
+pub const MOST_LINKS: usize = 512;
+
+/// Of the stack on which policies are read and explained, in bytes: what the two bounds above take without optimization,
+/// and half of it again.
+pub const STACK: usize = 64 << 20;

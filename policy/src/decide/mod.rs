@@ -7,6 +7,7 @@
 mod bundle;
 mod cases;
 mod decider;
+mod depth;
 mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -8,6 +8,7 @@
 
 use super::{
     bundle::Digest256,
+    depth::{too_deep, with_room},
     limits::{LONGEST_ID, LONGEST_NAME, MOST_RULES, MOST_TEXT, MOST_TEXTS},
     problem::{Problem, Refused, Severity, place},
     question::{Action, Question},
@@ -17,6 +18,7 @@ use cedar_policy::{
     ActionConstraint, Effect, Policy, PolicyId, PolicySet, PrincipalConstraint, ResourceConstraint,
     ValidationMode, Validator,
 };
+use cedar_policy_core::ast::{self, Expr, PrincipalOrResourceConstraint};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
@@ -95,11 +97,19 @@ impl Rule {
 /// An action, and the types of principal and resource.
 type Shape = (Action, &'static str, &'static str);
 
+/// A policy as it is asked of the questions whose [`Shape`] fits it.
+pub(super) struct Ready {
+    pub id: String,
+    pub permits: bool,
+    /// It applies exactly where this holds.
+    pub condition: Expr,
+}
+
 /// A valid set of policies.
 pub struct RuleSet {
     rules: BTreeMap<String, Rule>,
-    /// For each question that the schema has, those of the policies whose scope may fit it.
-    by_shape: HashMap<Shape, Arc<PolicySet>>,
+    /// For each question that the schema has, those of the policies whose scope may fit it, in the order of their ids.
+    by_shape: HashMap<Shape, Arc<[Arc<Ready>]>>,
     revision: Revision,
     warnings: Vec<Problem>,
 }
@@ -117,14 +127,16 @@ impl RuleSet {
     /// [`Refused`] with everything that is wrong: text that is no policy, what the schema does not have, ids that are
     /// taken twice or not for the operator, templates, and sets beyond [`limits`](super::limits).
     pub fn build(base: Base, texts: &[Text]) -> Result<Self, Refused> {
-        let mut reading = Reading::default();
-        let rail = rail();
-        reading.read("rail", &rail, true);
-        for (name, text) in base.texts() {
-            reading.read(name, text, true);
-        }
-        reading.read_all(texts);
-        reading.finish()
+        with_room(|| {
+            let mut reading = Reading::default();
+            let rail = rail();
+            reading.read("rail", &rail, true);
+            for (name, text) in base.texts() {
+                reading.read(name, text, true);
+            }
+            reading.read_all(texts);
+            reading.finish()
+        })
     }
 
     /// Names the set.
@@ -148,9 +160,9 @@ impl RuleSet {
     }
 
     /// The policies that can have to do with a question; `None` where the schema has no such question.
-    pub(super) fn concerned(&self, question: &Question) -> Option<&PolicySet> {
+    pub(super) fn concerned(&self, question: &Question) -> Option<&[Arc<Ready>]> {
         let Question { principal, action, resource, .. } = question;
-        self.by_shape.get(&(*action, principal.type_name(), resource.type_name())).map(|set| &**set)
+        self.by_shape.get(&(*action, principal.type_name(), resource.type_name())).map(|ready| &**ready)
     }
 }
 
@@ -221,6 +233,10 @@ impl<'t> Reading<'t> {
 
     /// Takes in the policies of one text. `ours` came with Postern.
     fn read(&mut self, name: &str, text: &'t str, ours: bool) {
+        if let Some((at, reason)) = too_deep(text) {
+            self.problems.push(Problem::at(name, text, at, reason));
+            return;
+        }
         let set = match PolicySet::from_str(text) {
             Ok(set) => set,
             Err(errors) => {
@@ -312,7 +328,7 @@ impl<'t> Reading<'t> {
         }
         let rules: BTreeMap<_, _> = self.found.into_iter().map(|(id, found)| (id, found.rule)).collect();
         let revision = revision(&rules)?;
-        let by_shape = by_shape(&rules)?;
+        let by_shape = by_shape(&rules);
         Ok(RuleSet { rules, by_shape, revision, warnings: self.problems })
     }
 
@@ -326,25 +342,38 @@ impl<'t> Reading<'t> {
     }
 }
 
-/// Cedar evaluates every policy of a set in full, its scope too, which costs more than a microsecond each: so it is
-/// given only those that may fit. Sets that are the same are one.
-fn by_shape(rules: &BTreeMap<String, Rule>) -> Result<HashMap<Shape, Arc<PolicySet>>, Refused> {
-    let mut sets: HashMap<Vec<&str>, Arc<PolicySet>> = HashMap::new();
+/// For each question that the schema has, the policies that may fit it. Lists that are the same are one.
+fn by_shape(rules: &BTreeMap<String, Rule>) -> HashMap<Shape, Arc<[Arc<Ready>]>> {
+    let ready = |rule: &Rule| Ready {
+        id: rule.id.clone(),
+        permits: rule.permits,
+        condition: condition(rule.policy.as_ref()),
+    };
+    let ready: Vec<_> = rules.values().map(|rule| (rule, Arc::new(ready(rule)))).collect();
+    let mut lists: HashMap<Vec<&str>, Arc<[Arc<Ready>]>> = HashMap::new();
     let mut by_shape = HashMap::new();
     for shape in KNOWN.shapes.iter().copied() {
-        let fit = || rules.values().filter(|rule| may_fit(&rule.policy, shape));
-        let ids: Vec<_> = fit().map(|rule| rule.id.as_str()).collect();
-        let set = match sets.get(&ids) {
-            Some(set) => set.clone(),
-            None => {
-                let set = PolicySet::from_policies(fit().map(|rule| rule.policy.clone()))
-                    .map_err(|error| Refused::whole("policies", error.to_string()))?;
-                sets.entry(ids).or_insert(Arc::new(set)).clone()
-            }
-        };
-        by_shape.insert(shape, set);
+        let fit = || ready.iter().filter(|(rule, _)| may_fit(&rule.policy, shape));
+        let ids = fit().map(|(rule, _)| rule.id.as_str()).collect();
+        let list = lists.entry(ids).or_insert_with(|| fit().map(|(_, ready)| ready.clone()).collect());
+        by_shape.insert(shape, list.clone());
     }
-    Ok(by_shape)
+    by_shape
+}
+
+/// What is left to ask of a policy of which [`may_fit`] holds: which entities its scope names, and its conditions. Cedar would ask
+/// for types and action once more, which costs as much as the rest.
+fn condition(policy: &ast::Policy) -> Expr {
+    let (principal, resource) = (policy.principal_constraint(), policy.resource_constraint());
+    let names = |constraint: &PrincipalOrResourceConstraint| {
+        !matches!(constraint, PrincipalOrResourceConstraint::Any | PrincipalOrResourceConstraint::Is(_))
+    };
+    let parts = [
+        names(principal.as_inner()).then(|| principal.as_expr()),
+        names(resource.as_inner()).then(|| resource.as_expr()),
+        policy.non_scope_constraints().cloned(),
+    ];
+    parts.into_iter().flatten().reduce(Expr::and).unwrap_or_else(|| Expr::val(true))
 }
 
 /// Does nothing in the scope of a policy exclude such a question?

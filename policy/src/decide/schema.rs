@@ -10,14 +10,17 @@ use super::{
         User,
     },
 };
-use cedar_policy::{
-    Context as CedarContext, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request,
-    RestrictedExpression, Schema,
+use cedar_policy::{EntityTypeName, Schema};
+use cedar_policy_core::{
+    ast::{self, Eid, Entity, EntityType, EntityUID, EntityUIDEntry, Value},
+    entities::{Entities, NoEntitiesSchema, TCComputation},
+    evaluator::Evaluator,
+    extensions::Extensions,
 };
 use std::{
-    collections::{HashMap, HashSet, hash_map},
+    collections::{HashMap, HashSet},
     str::FromStr,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
 /// The schema as text.
@@ -26,7 +29,7 @@ pub const SCHEMA: &str = include_str!("../../policies/postern.cedarschema");
 /// What is derived from the schema once.
 pub(super) struct Known {
     pub schema: Schema,
-    types: HashMap<&'static str, EntityTypeName>,
+    types: HashMap<&'static str, EntityType>,
     /// With the groups each is in.
     actions: HashMap<Action, Entity>,
     /// Every action with the types of principal and resource that it may be asked of.
@@ -54,14 +57,14 @@ pub(super) static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     ];
     let types = names
         .into_iter()
-        .map(|name| (name, EntityTypeName::from_str(name).expect("a name of a type")))
+        .map(|name| (name, EntityType::from_normalized_str(name).expect("a name of a type")))
         .collect();
     let entities = schema.action_entities().expect("the actions of the schema");
     let actions = Action::ALL
         .iter()
         .map(|action| {
             let uid = format!("Action::\"{action}\"").parse().expect("a name of an action");
-            (*action, entities.get(&uid).expect("an action of the schema").clone())
+            (*action, entities.get(&uid).expect("an action of the schema").as_ref().clone())
         })
         .collect();
     let shapes = schema.request_envs().filter_map(|env| {
@@ -81,26 +84,24 @@ pub enum Unfit {
     Cedar(String),
 }
 
-impl Unfit {
-    fn cedar(error: impl std::fmt::Display) -> Self {
-        Self::Cedar(error.to_string())
-    }
-}
-
 /// A question as Cedar has it.
+///
+/// Values are put together as Cedar keeps them, and not checked against the schema once more: that they fit it follows
+/// from the types of a [`Question`], and is a property test. The schema is asked whether there is such a question where
+/// the policies are looked up ([`RuleSet::concerned`](super::rules::RuleSet::concerned)).
 pub(super) struct Asked {
-    pub request: Request,
+    pub request: ast::Request,
     pub entities: Entities,
 }
 
 impl Asked {
     /// # Errors
-    /// Where the schema has no such question: this action is not for such a principal or resource.
+    /// Where a set of names is too large, or the schema lacks a name.
     pub fn of(question: &Question) -> Result<Self, Unfit> {
         if !question.is_bounded() {
             return Err(Unfit::TooMany);
         }
-        let mut known = Cast { said: HashMap::with_capacity(8) };
+        let mut known = Cast { said: Vec::with_capacity(8) };
         let principal = match &question.principal {
             Principal::User(user) => known.user(user)?,
             Principal::Server(server) => known.server(server)?,
@@ -120,65 +121,73 @@ impl Asked {
             .actions
             .get(&question.action)
             .ok_or_else(|| Unfit::Cedar(format!("no action {}", question.action)))?;
-        let request = Request::new(principal, action.uid(), resource, context, Some(&KNOWN.schema))
-            .map_err(Unfit::cedar)?;
-        let entities = known.said.into_values().chain([action.clone()]);
-        let entities = Entities::from_entities(entities, None).map_err(Unfit::cedar)?;
-        Ok(Self { request, entities })
+        let entry = |euid| EntityUIDEntry::Known { euid, loc: None };
+        let request = ast::Request::new_unchecked(
+            entry(principal),
+            entry(Arc::new(action.uid().clone())),
+            entry(resource),
+            Some(context),
+        );
+        let entities = Entities::from_entities(
+            known.said.into_iter().map(|(_, entity)| entity).chain([action.clone()]),
+            None::<&NoEntitiesSchema>,
+            TCComputation::AssumeAlreadyComputed,
+            Extensions::all_available(),
+        );
+        Ok(Self { request, entities: entities.map_err(|error| Unfit::Cedar(error.to_string()))? })
+    }
+
+    /// What says whether conditions hold of it.
+    pub fn evaluator(&self) -> Evaluator<'_> {
+        Evaluator::new(self.request.clone(), &self.entities, Extensions::all_available())
     }
 }
 
-fn uid(of: &str, id: &str) -> Result<EntityUid, Unfit> {
+fn uid(of: &str, id: &str) -> Result<Arc<EntityUID>, Unfit> {
     let of = KNOWN.types.get(of).ok_or_else(|| Unfit::Cedar(format!("no type {of}")))?;
-    Ok(EntityUid::from_type_name_and_id(of.clone(), EntityId::new(id)))
+    Ok(Arc::new(EntityUID::from_components(of.clone(), Eid::new(id), None)))
 }
 
 /// The attributes of an entity, as they are put together.
 #[derive(Default)]
-struct Attrs(Vec<(String, RestrictedExpression)>);
+struct Attrs(Vec<(&'static str, Value)>);
 
 impl Attrs {
-    fn put(mut self, name: &str, value: RestrictedExpression) -> Self {
-        self.0.push((name.to_owned(), value));
+    fn put(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.push((name, value.into()));
         self
     }
 
-    fn text(self, name: &str, value: &str) -> Self {
-        self.put(name, RestrictedExpression::new_string(value.to_owned()))
-    }
-
-    fn text_if(self, name: &str, value: Option<&String>) -> Self {
+    fn text_if(self, name: &'static str, value: Option<&String>) -> Self {
         match value {
-            Some(value) => self.text(name, value),
+            Some(value) => self.put(name, value.as_str()),
             None => self,
         }
     }
 
-    fn bool(self, name: &str, value: bool) -> Self {
-        self.put(name, RestrictedExpression::new_bool(value))
+    fn long(self, name: &'static str, value: impl TryInto<i64>) -> Self {
+        self.put(name, value.try_into().unwrap_or(i64::MAX))
     }
 
-    fn long(self, name: &str, value: impl TryInto<i64>) -> Self {
-        self.put(name, RestrictedExpression::new_long(value.try_into().unwrap_or(i64::MAX)))
+    fn names<'n>(self, name: &'static str, values: impl IntoIterator<Item = &'n str>) -> Self {
+        self.put(name, Value::set_of_lits(values.into_iter().map(Into::into), None))
     }
 
-    fn names<'n>(self, name: &str, values: impl IntoIterator<Item = &'n str>) -> Self {
-        let values = values.into_iter().map(|value| RestrictedExpression::new_string(value.to_owned()));
-        self.put(name, RestrictedExpression::new_set(values))
-    }
-
-    fn entity(self, name: &str, value: EntityUid) -> Self {
-        self.put(name, RestrictedExpression::new_entity_uid(value))
-    }
-
-    fn word(self, name: &str, of: &str, value: &str) -> Result<Self, Unfit> {
-        Ok(self.entity(name, uid(of, value)?))
+    fn word(self, name: &'static str, of: &str, value: &str) -> Result<Self, Unfit> {
+        Ok(self.put(name, uid(of, value)?))
     }
 }
 
-/// The entities a question names.
+/// What an entity lies in: what it is directly in, and what that is in.
+#[derive(Default)]
+struct Within {
+    parents: HashSet<EntityUID>,
+    above: HashSet<EntityUID>,
+}
+
+/// The entities a question names; they are few.
 struct Cast {
-    said: HashMap<EntityUid, Entity>,
+    said: Vec<(Arc<EntityUID>, Entity)>,
 }
 
 impl Cast {
@@ -187,138 +196,161 @@ impl Cast {
         &mut self,
         of: &str,
         id: &str,
-        say: impl FnOnce(&mut Self) -> Result<(Attrs, Option<EntityUid>), Unfit>,
-    ) -> Result<EntityUid, Unfit> {
+        say: impl FnOnce(&mut Self) -> Result<(Attrs, Within), Unfit>,
+    ) -> Result<Arc<EntityUID>, Unfit> {
         let uid = uid(of, id)?;
-        if self.said.contains_key(&uid) {
-            return Ok(uid);
+        if let Some((known, _)) = self.said(&uid) {
+            return Ok(known.clone());
         }
-        let (attrs, parent) = say(self)?;
-        if let hash_map::Entry::Vacant(place) = self.said.entry(uid.clone()) {
-            let attrs = attrs.0.into_iter().collect();
-            let parents = parent.into_iter().collect::<HashSet<_>>();
-            place.insert(Entity::new(uid.clone(), attrs, parents).map_err(Unfit::cedar)?);
+        let (attrs, within) = say(self)?;
+        if self.said(&uid).is_none() {
+            let entity = Entity::new_with_attr_partial_value(
+                (*uid).clone(),
+                attrs.0.into_iter().map(|(name, value)| (name.into(), value.into())),
+                within.above,
+                within.parents,
+                [],
+            );
+            self.said.push((uid.clone(), entity));
         }
         Ok(uid)
     }
 
-    fn server(&mut self, server: &Server) -> Result<EntityUid, Unfit> {
+    fn said(&self, uid: &EntityUID) -> Option<&(Arc<EntityUID>, Entity)> {
+        self.said.iter().find(|(known, _)| **known == *uid)
+    }
+
+    /// What lies directly in this.
+    fn within(&self, parent: &Arc<EntityUID>) -> Within {
+        let above = self.said(parent).into_iter().flat_map(|(_, entity)| entity.parents().cloned());
+        Within { parents: [(**parent).clone()].into(), above: above.collect() }
+    }
+
+    fn server(&mut self, server: &Server) -> Result<Arc<EntityUID>, Unfit> {
         self.add("Server", &server.name, |cast| {
             let mut attrs = Attrs::default()
-                .text("name", &server.name)
-                .bool("local", server.local)
-                .bool("accredited", server.accredited)
+                .put("name", server.name.as_str())
+                .put("local", server.local)
+                .put("accredited", server.accredited)
                 .names("federations", server.federations.iter().map(String::as_str))
                 .text_if("clearance", server.clearance.as_ref());
             if let Some(link) = &server.link {
-                attrs = attrs.entity("link", cast.link(link)?);
+                attrs = attrs.put("link", cast.link(link)?);
             }
-            Ok((attrs, None))
+            Ok((attrs, Within::default()))
         })
     }
 
-    fn link(&mut self, link: &Link) -> Result<EntityUid, Unfit> {
+    fn link(&mut self, link: &Link) -> Result<Arc<EntityUID>, Unfit> {
         self.add("Link", &link.name, |_| {
             let attrs = Attrs::default()
-                .text("name", &link.name)
-                .bool("accredited", link.accredited)
+                .put("name", link.name.as_str())
+                .put("accredited", link.accredited)
                 .text_if("clearance", link.clearance.as_ref());
-            Ok((attrs, None))
+            Ok((attrs, Within::default()))
         })
     }
 
-    fn user(&mut self, user: &User) -> Result<EntityUid, Unfit> {
+    fn user(&mut self, user: &User) -> Result<Arc<EntityUID>, Unfit> {
         self.add("User", &user.id, |cast| {
             let mut attrs = Attrs::default()
-                .text("id", &user.id)
-                .text("localpart", user.localpart())
-                .entity("server", cast.server(&user.server)?)
-                .bool("local", user.server.local)
-                .bool("admin", user.admin)
-                .bool("guest", user.guest)
+                .put("id", user.id.as_str())
+                .put("localpart", user.localpart())
+                .put("server", cast.server(&user.server)?)
+                .put("local", user.server.local)
+                .put("admin", user.admin)
+                .put("guest", user.guest)
                 .names("roles", user.roles.iter().map(String::as_str))
                 .text_if("clearance", user.clearance.as_ref());
             if let Some(device) = user.device {
                 attrs = attrs.word("device", "Trust", device.as_str())?;
             }
-            Ok((attrs, None))
+            Ok((attrs, Within::default()))
         })
     }
 
-    fn appservice(&mut self, appservice: &Appservice) -> Result<EntityUid, Unfit> {
+    fn appservice(&mut self, appservice: &Appservice) -> Result<Arc<EntityUID>, Unfit> {
         self.add("Appservice", &appservice.id, |_| {
             let attrs = Attrs::default()
-                .text("id", &appservice.id)
+                .put("id", appservice.id.as_str())
                 .names("roles", appservice.roles.iter().map(String::as_str))
                 .text_if("clearance", appservice.clearance.as_ref());
-            Ok((attrs, None))
+            Ok((attrs, Within::default()))
         })
     }
 
-    fn space(&mut self, space: &Space) -> Result<EntityUid, Unfit> {
+    fn space(&mut self, space: &Space) -> Result<Arc<EntityUID>, Unfit> {
         self.add("Space", &space.id, |_| {
-            Ok((Attrs::default().text("id", &space.id).text_if("label", space.label.as_ref()), None))
+            let attrs = Attrs::default().put("id", space.id.as_str()).text_if("label", space.label.as_ref());
+            Ok((attrs, Within::default()))
         })
     }
 
-    fn room(&mut self, room: &Room) -> Result<EntityUid, Unfit> {
+    fn room(&mut self, room: &Room) -> Result<Arc<EntityUID>, Unfit> {
         self.add("Room", &room.id, |cast| {
-            let mut attrs = Attrs::default()
-                .text("id", &room.id)
+            let attrs = Attrs::default()
+                .put("id", room.id.as_str())
                 .text_if("policy", room.policy.as_ref())
                 .text_if("label", room.label.as_ref())
                 .long("rank", room.rank)
                 .word("encryption", "Encryption", room.encryption.as_str())?
-                .bool("federate", room.federate)
-                .bool("public", room.public)
-                .bool("direct", room.direct)
+                .put("federate", room.federate)
+                .put("public", room.public)
+                .put("direct", room.direct)
                 .long("servers", room.servers);
-            let space = room.space.as_deref().map(|space| cast.space(space)).transpose()?;
-            if let Some(space) = &space {
-                attrs = attrs.entity("space", space.clone());
-            }
-            Ok((attrs, space))
+            Ok(match &room.space {
+                Some(space) => {
+                    let space = cast.space(space)?;
+                    let within = cast.within(&space);
+                    (attrs.put("space", space), within)
+                }
+                None => (attrs, Within::default()),
+            })
         })
     }
 
-    fn event(&mut self, event: &Event) -> Result<EntityUid, Unfit> {
+    fn event(&mut self, event: &Event) -> Result<Arc<EntityUID>, Unfit> {
         self.add("Event", &event.id, |cast| {
             let room = cast.room(&event.room)?;
+            let within = cast.within(&room);
             let attrs = Attrs::default()
-                .text("type", &event.r#type)
+                .put("type", event.r#type.as_str())
                 .word("kind", "Kind", event.kind.as_str())?
-                .entity("room", room.clone())
-                .entity("sender", cast.user(&event.sender)?)
+                .put("room", room)
+                .put("sender", cast.user(&event.sender)?)
                 .text_if("label", event.label.as_ref())
-                .bool("has_media", event.has_media)
+                .put("has_media", event.has_media)
                 .long("size", event.size);
-            Ok((attrs, Some(room)))
+            Ok((attrs, within))
         })
     }
 
-    fn media(&mut self, media: &Media) -> Result<EntityUid, Unfit> {
+    fn media(&mut self, media: &Media) -> Result<Arc<EntityUID>, Unfit> {
         self.add("Media", &media.id, |cast| {
-            let mut attrs = Attrs::default()
-                .text("id", &media.id)
-                .text("type", &media.r#type)
+            let attrs = Attrs::default()
+                .put("id", media.id.as_str())
+                .put("type", media.r#type.as_str())
                 .long("size", media.size)
                 .text_if("label", media.label.as_ref());
-            let room = media.room.as_deref().map(|room| cast.room(room)).transpose()?;
-            if let Some(room) = &room {
-                attrs = attrs.entity("room", room.clone());
-            }
-            Ok((attrs, room))
+            Ok(match &media.room {
+                Some(room) => {
+                    let room = cast.room(room)?;
+                    let within = cast.within(&room);
+                    (attrs.put("room", room), within)
+                }
+                None => (attrs, Within::default()),
+            })
         })
     }
 
-    fn context(&mut self, context: &Context) -> Result<CedarContext, Unfit> {
+    fn context(&mut self, context: &Context) -> Result<ast::Context, Unfit> {
         // A policy cannot ask for the beginning of a text in a set: the class of a finding stands beside it.
         let classes = context.guard.iter().filter_map(|finding| Some(finding.split_once(':')?.0));
         let findings = context.guard.iter().map(String::as_str).chain(classes);
         let mut attrs = Attrs::default()
-            .bool("dominates", context.dominates)
-            .bool("sender_dominates", context.sender_dominates)
-            .bool("encrypted", context.encrypted)
+            .put("dominates", context.dominates)
+            .put("sender_dominates", context.sender_dominates)
+            .put("encrypted", context.encrypted)
             .names("guard", findings)
             .long("hour", context.hour())
             .long("weekday", context.weekday())
@@ -328,10 +360,11 @@ impl Cast {
         let others = [("target", &context.target), ("second_person", &context.second_person)];
         for (name, user) in others {
             if let Some(user) = user {
-                attrs = attrs.entity(name, self.user(user)?);
+                attrs = attrs.put(name, self.user(user)?);
             }
         }
-        CedarContext::from_pairs(attrs.0).map_err(Unfit::cedar)
+        let attrs = attrs.0.into_iter().map(|(name, value)| (name.into(), value));
+        Ok(ast::Context::Value(Arc::new(attrs.collect())))
     }
 }
 

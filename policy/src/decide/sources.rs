@@ -19,7 +19,7 @@ pub const BUNDLE_ENDING: &str = ".bundle.json";
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     pub base: Base,
-    /// Holds `*.cedar` files, or one `*.bundle.json`. Other files, and directories in it, are left alone.
+    /// Holds `*.cedar` files, or one `*.bundle.json`. Other files, and directories of other names, are left alone.
     pub directory: Option<PathBuf>,
     /// Whose signatures make a bundle good.
     pub keys: Keys,
@@ -50,49 +50,67 @@ impl Sources {
     /// Reads, verifies and checks everything. Nothing is in force by that yet: see
     /// [`Decider::enforce`](super::Decider::enforce).
     ///
-    /// `last` is the bundle that was taken last, if one was.
+    /// `last` is the bundle that was taken last, if one was. Of a bundle in the directory and one that is handed in the
+    /// newer counts, so that policies may move from one to the other; what is older is left alone.
     ///
     /// # Errors
-    /// [`Refused`] with what is wrong: a file that cannot be read, a bundle that is not good, more bundles than one,
+    /// [`Refused`] with what is wrong: a file that cannot be read, a bundle that is not good, two bundles in one place,
     /// no bundle where policies must be signed, or policies that are not valid.
     pub fn load(&self, handed: &[Handed], last: Option<&Accepted>) -> Result<Loaded, Refused> {
-        let mut all = match &self.directory {
+        let mut texts = Vec::new();
+        let mut newest: Option<(String, Bundle)> = None;
+        let in_directory = match &self.directory {
             Some(directory) => read(directory)?,
             None => Vec::new(),
         };
-        all.extend(handed.iter().cloned());
-        let mut texts = Vec::new();
-        let mut bundle = None;
-        for one in all {
-            match one {
-                Handed::Text(text) if self.require_signed => {
-                    let reason = "policies must be signed here: put this text into a bundle";
-                    return Err(Refused::whole(&text.name, reason));
-                }
-                Handed::Text(text) => texts.push(text),
-                Handed::Bundle { name, json } => {
-                    if let Some((other, _)) = &bundle {
-                        return Err(Refused::whole(&name, format!("there is another bundle: {other}")));
+        for all in [in_directory, handed.to_vec()] {
+            let mut here: Option<(String, Bundle)> = None;
+            for one in all {
+                match one {
+                    Handed::Text(text) if self.require_signed => {
+                        let reason = "policies must be signed here: put this text into a bundle";
+                        return Err(Refused::whole(&text.name, reason));
                     }
-                    let verify = |bundle: Bundle| bundle.verify(&self.keys, last);
-                    let verified = Bundle::parse(&json).and_then(verify);
-                    let verified =
-                        verified.map_err(|error: BundleError| Refused::whole(&name, error.to_string()))?;
-                    texts.extend_from_slice(verified.texts());
-                    bundle = Some((name, verified.accepted()));
+                    Handed::Text(text) => texts.push(text),
+                    Handed::Bundle { name, json } => {
+                        if let Some((other, _)) = &here {
+                            return Err(Refused::whole(&name, format!("there is another bundle: {other}")));
+                        }
+                        let bundle = Bundle::parse(&json)
+                            .map_err(|error: BundleError| Refused::whole(&name, error.to_string()))?;
+                        here = Some((name, bundle));
+                    }
                 }
             }
+            newest = match (newest, here) {
+                (Some((name, one)), Some((_, other))) if one.version == other.version => {
+                    if one.digest() != other.digest() {
+                        return Err(Refused::whole(&name, BundleError::Fork(one.version).to_string()));
+                    }
+                    Some((name, one))
+                }
+                (Some(one), Some(other)) => Some(if one.1.version > other.1.version { one } else { other }),
+                (one, other) => one.or(other),
+            };
         }
         // Taking the bundle away must not take away what it forbids.
         if self.require_signed
-            && bundle.is_none()
+            && newest.is_none()
             && let Some(last) = last
         {
             let reason = format!("there is no bundle; version {} was in force", last.version);
             return Err(Refused::whole("policies", reason));
         }
+        let mut bundle = None;
+        if let Some((name, newest)) = newest {
+            let verified = newest
+                .verify(&self.keys, last)
+                .map_err(|error: BundleError| Refused::whole(&name, error.to_string()))?;
+            texts.extend_from_slice(verified.texts());
+            bundle = Some(verified.accepted());
+        }
         let set = RuleSet::build(self.base, &texts)?;
-        Ok(Loaded { set, bundle: bundle.map(|(_, accepted)| accepted) })
+        Ok(Loaded { set, bundle })
     }
 }
 
@@ -118,7 +136,13 @@ pub fn read(directory: &Path) -> Result<Vec<Handed>, Refused> {
     let mut found = Vec::new();
     let mut problems = Vec::new();
     for name in names {
-        match read_one(&directory.join(&name), &name) {
+        let path = directory.join(&name);
+        // Reading from a pipe would wait for whoever writes to it.
+        if std::fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            problems.push(Problem::whole(&name, "this is no file: name it otherwise"));
+            continue;
+        }
+        match read_one(&path, &name) {
             Ok(one) => found.push(one),
             Err(problem) => problems.push(problem),
         }
@@ -212,11 +236,31 @@ mod tests {
     }
 
     #[test]
-    fn a_second_bundle_is_refused() {
+    fn a_second_bundle_in_one_place_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("site.bundle.json"), signed(1)).unwrap();
-        let handed = Handed::Bundle { name: "the admin policy room".to_owned(), json: signed(1) };
-        assert!(reason(sources(directory.path(), false).load(&[handed], None)).contains("another bundle"));
+        std::fs::write(directory.path().join("other.bundle.json"), signed(2)).unwrap();
+        assert!(reason(sources(directory.path(), false).load(&[], None)).contains("another bundle"));
+    }
+
+    #[test]
+    fn of_a_bundle_in_the_directory_and_one_that_is_handed_in_the_newer_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let handed = |json: Vec<u8>| [Handed::Bundle { name: "the policy room".to_owned(), json }];
+        let file = directory.path().join("site.bundle.json");
+        std::fs::write(&file, signed(2)).unwrap();
+        let sources = sources(directory.path(), true);
+        for (version, counts) in [(1, 2), (2, 2), (3, 3)] {
+            let loaded = sources.load(&handed(signed(version)), None).unwrap();
+            assert_eq!(loaded.bundle.unwrap().version, counts);
+        }
+        let last = sources.load(&handed(signed(3)), None).unwrap().bundle.unwrap();
+        assert!(reason(sources.load(&[], Some(&last))).contains("versions must increase"));
+        let mut other = Bundle::new(2, 1, None, Vec::new());
+        other.sign("ed25519:one", &SigningKey::from_bytes(&[1; 32])).unwrap();
+        assert!(reason(sources.load(&handed(other.to_json().into_bytes()), None)).contains("two bundles"));
+        let unsigned = Bundle::new(9, 1, None, Vec::new()).to_json().into_bytes();
+        assert!(reason(sources.load(&handed(unsigned), None)).contains("the policy room: 0 of"));
     }
 
     #[test]
@@ -224,9 +268,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("a.cedar"), b"// fine\n// \xff").unwrap();
         std::fs::write(directory.path().join("b.cedar"), " ".repeat(MOST_TEXT + 1)).unwrap();
+        std::fs::create_dir(directory.path().join("c.cedar")).unwrap();
         let said = reason(sources(directory.path(), false).load(&[], None));
         assert!(
-            said.contains("a.cedar:2:4: this is not UTF-8") && said.contains("b.cedar: it is more than"),
+            said.contains("a.cedar:2:4: this is not UTF-8")
+                && said.contains("b.cedar: it is more than")
+                && said.contains("c.cedar: this is no file"),
             "{said}"
         );
         assert!(reason(sources(&directory.path().join("none"), false).load(&[], None)).contains("none"));

@@ -1,7 +1,14 @@
 //! What is decided, by which policies.
 
 use super::{samples::*, *};
-use cedar_policy::{Authorizer, Entities, PolicySet};
+use cedar_policy::PolicySet;
+use cedar_policy_core::{
+    ast,
+    authorizer::{Authorizer, Decision as CedarDecision},
+    entities::{Entities, TCComputation},
+    extensions::Extensions,
+    validator::CoreSchema,
+};
 use proptest::prelude::*;
 use std::{sync::Arc, time::Instant};
 
@@ -239,6 +246,48 @@ fn a_recorded_question_of_another_form_is_refused() {
         Recorded::parse(&vec![b' '; limits::LARGEST_QUESTION + 1]),
         Err(RecordError::TooLarge(_))
     ));
+}
+
+/// Cedar reads, checks and writes policies by recursion, which ends the process where the stack does.
+#[test]
+fn policies_are_read_and_explained_up_to_the_bounds_and_refused_beyond() {
+    let deep = |n: usize| {
+        [
+            format!("true{}", " && true".repeat(n)),
+            format!("true{}", " || true".repeat(n)),
+            format!("1{} > 0", " + 1".repeat(n)),
+            format!("{}true{}", "if true then ".repeat(n), " else true".repeat(n)),
+            format!("context has via{}", ".via".repeat(n)),
+        ]
+    };
+    let nested = |n: usize| {
+        [
+            format!("{}true{}", "(".repeat(n), ")".repeat(n)),
+            format!("{}1{} == [1]", "[".repeat(n), "]".repeat(n)),
+            format!("{}1{} == {{}}", "{a: ".repeat(n), "}".repeat(n)),
+        ]
+    };
+    let build = |condition: &String| {
+        let own = format!("@id(\"long\") permit (principal, action, resource) when {{ {condition} }};");
+        RuleSet::build(Base::Closed, &[text("a.cedar", &own)])
+    };
+    let question = ask(partner(), Action::Release, event(Kind::Message));
+    // One bracket is that of the condition.
+    for condition in deep(limits::MOST_LINKS).iter().chain(&nested(limits::MOST_NESTED - 1)) {
+        match build(condition) {
+            Ok(set) => {
+                let explanation = set.explain(&question);
+                assert_eq!(explanation.answer, set.answer(&question));
+            }
+            // Of a wrong type, and so on.
+            Err(refused) => assert!(!refused.to_string().contains("divide it"), "{refused}"),
+        }
+    }
+    for condition in [1, 1_000, 20_000].into_iter().flat_map(|more| {
+        deep(limits::MOST_LINKS + more).into_iter().chain(nested(limits::MOST_NESTED + more))
+    }) {
+        assert!(build(&condition).unwrap_err().to_string().contains("divide it"));
+    }
 }
 
 /// The examples of `docs/policies.md`, and its file of cases.
@@ -485,10 +534,17 @@ proptest! {
         let whole = PolicySet::from_policies(set.rules().map(|rule| rule.policy.clone())).unwrap();
         for question in questions {
             let Ok(asked) = schema::Asked::of(&question) else { continue };
-            let response = Authorizer::new().is_authorized(&asked.request, &whole, &asked.entities);
-            let mut rules: Vec<_> = response.diagnostics().reason().map(ToString::to_string).collect();
+            let response = Authorizer::new().is_authorized(asked.request.clone(), whole.as_ref(), &asked.entities);
+            if set.concerned(&question).is_none() {
+                continue;
+            }
+            let answer = set.answer(&question);
+            let mut rules: Vec<_> = response.diagnostics.reason.iter().map(ToString::to_string).collect();
             rules.sort();
-            prop_assert_eq!(set.answer(&question).rules, rules);
+            prop_assert_eq!(answer.rules, rules);
+            prop_assert_eq!(answer.errors.len(), response.diagnostics.errors.len());
+            let allowed = response.decision == CedarDecision::Allow && response.diagnostics.errors.is_empty();
+            prop_assert_eq!(answer.allowed, allowed);
         }
     }
 
@@ -513,9 +569,28 @@ proptest! {
 proptest! {
     #[test]
     fn what_a_question_says_fits_the_schema(question in question()) {
-        let Ok(asked) = schema::Asked::of(&question) else { return Ok(()) };
-        let valid = Entities::from_entities(asked.entities.iter().cloned(), Some(&schema::KNOWN.schema));
-        prop_assert!(valid.is_ok(), "{:?}", valid);
+        let (principal, resource) = (question.principal.type_name(), question.resource.type_name());
+        let schema = &schema::KNOWN.schema;
+        let asked = schema::Asked::of(&question).unwrap();
+        let entities = Entities::from_entities(
+            asked.entities.iter().cloned(),
+            Some(&CoreSchema::new(schema.as_ref())),
+            TCComputation::EnforceAlreadyComputed,
+            Extensions::all_available(),
+        );
+        prop_assert!(entities.is_ok(), "{:?}", entities);
+        let request = asked.request;
+        let known = |entry: &ast::EntityUIDEntry| (entry.uid().unwrap().clone(), None);
+        let request = ast::Request::new(
+            known(request.principal()),
+            known(request.action()),
+            known(request.resource()),
+            request.context().unwrap().clone(),
+            Some(&CoreSchema::new(schema.as_ref())),
+            Extensions::all_available(),
+        );
+        let is_known = schema::KNOWN.shapes.contains(&(question.action, principal, resource));
+        prop_assert_eq!(request.is_ok(), is_known, "{:?}", request);
     }
 
     #[test]

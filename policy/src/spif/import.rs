@@ -90,7 +90,9 @@ impl Reading {
         }
         let classes: Vec<&Element> =
             root.all("securityClassifications").flat_map(|all| all.all("securityClassification")).collect();
-        for class in &classes {
+        // What is beyond the bounds is refused when the policy is checked; until then lists of all of them are made for
+        // every value.
+        for class in classes.iter().take(limits::CLASSES) {
             let number = class.attribute("lacv").unwrap_or_default().to_owned();
             self.classes.insert(number, class.attribute("name").unwrap_or_default().trim().to_owned());
         }
@@ -131,6 +133,12 @@ impl Reading {
         for set in sets {
             let set_name = set.attribute("name").unwrap_or_default().trim();
             for tag in set.all("securityCategoryTag") {
+                // References are to all tags of a set.
+                if self.tags.len() >= limits::TAGS {
+                    let what = format!("is one too many, {} are allowed", limits::TAGS);
+                    self.problems.push(Problem::new("securityCategoryTag", what));
+                    return;
+                }
                 let own =
                     tag.attribute("name").map(str::trim).filter(|own| !own.is_empty()).unwrap_or(set_name);
                 let own = own.replace(':', " ");

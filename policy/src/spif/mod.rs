@@ -353,13 +353,15 @@ impl Spif {
         toml::to_string(self)
     }
 
-    /// What labels state as the policy file they were written under: `sha256:` and the digest of the policy's JSON,
-    /// which is the same for TOML, JSON and XML of the same content.
+    /// What labels state as the policy file they were written under: `sha256:` and the digest of the policy's JSON with
+    /// sorted keys, which is the same for TOML, JSON and XML of the same content.
     #[must_use]
     pub fn digest(&self) -> String {
         use fmt::Write;
-        // As a value its keys are sorted.
-        let json = serde_json::to_value(self).unwrap_or_default().to_string();
+        let mut json = serde_json::to_value(self).unwrap_or_default();
+        // Otherwise they are in the order of the fields here.
+        json.sort_all_objects();
+        let json = json.to_string();
         Sha256::digest(json.as_bytes()).iter().fold(String::from("sha256:"), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text
