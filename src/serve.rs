@@ -117,6 +117,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
         }
     });
     tasks.spawn(border.clone().keep_acls(api.rooms.clone(), stopping.clone()));
+    tasks.spawn(border.clone().keep_policies(api.rooms.clone(), stopping.clone()));
     let followers = postern_client::start(&api);
     // What servers by hand are due is queued like what goes over the network.
     let sends = config.federation.enabled || !border.by_hand().is_empty();

@@ -14,6 +14,7 @@ mod gate;
 mod ledger;
 pub mod limits;
 mod open;
+mod policy_room;
 mod policy_server;
 mod records;
 mod releases;
@@ -30,7 +31,8 @@ pub use by_hand::{ByHand, CarriedEntry, Incoming, Joined, Outgoing};
 pub use error::Error;
 pub use facts::{ENCRYPTION, FLOOR, LABEL};
 pub use ledger::{Disclosure, ruling_text};
-pub use records::{Disclosed, Explained, For, PoliciesShown, Refusal, RuleShown, Ruling};
+pub use policy_room::POLICIES;
+pub use records::{Disclosed, Explained, For, PoliciesShown, Refusal, RuleShown, Ruling, Shadow};
 pub use releases::{RELEASE, Release, ReleaseState, ReleaseWish};
 pub use settings::{DeviceEntry, Directory, Hours, PeerEntry, UserEntry, Wrong};
 pub use spills::{FollowUp, Spill, SpilledEvent, SpilledFile};
@@ -46,6 +48,7 @@ use postern_users::Users;
 use quick_cache::sync::Cache;
 use requests::Requests;
 use ruma::{OwnedServerName, ServerName};
+use serde::de::DeserializeOwned;
 use standing::Standing;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use table::Tables;
@@ -76,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) policy_key: PolicyKey,
     /// The rooms' access control lists have to be looked at.
     pub(crate) acls_stale: Notify,
+    /// The policy room has to be looked at.
+    pub(crate) policy_room_stale: Notify,
     /// Refusals that were told of lately, and when.
     pub(crate) told: Cache<(&'static str, String, String, String), u64>,
 }
@@ -92,9 +97,11 @@ impl Border {
         users: Arc<Users>,
         media: Arc<Media>,
     ) -> Result<Self, Error> {
-        let last = last_bundle(&graph)?;
+        let last: Option<Accepted> = kept(&graph, BUNDLE)?;
         let directory_read = read(directory.as_ref())?;
-        let standing = Standing::load(server, directory_read, &Tables::read(&graph)?, last.as_ref())?;
+        let published = kept(&graph, PUBLISHED)?;
+        let standing =
+            Standing::load(server, directory_read, &Tables::read(&graph)?, last.as_ref(), published)?;
         keep_bundle(&graph, &standing)?;
         Ok(Self(Arc::new(Inner {
             server: server.to_owned(),
@@ -108,6 +115,7 @@ impl Border {
             deciding: tokio::sync::Mutex::default(),
             policy_key: PolicyKey::load(&graph, server)?,
             acls_stale: Notify::new(),
+            policy_room_stale: Notify::new(),
             graph,
             told: Cache::new(limits::REFUSALS_TOLD),
         })))
@@ -151,12 +159,13 @@ fn read(directory: Option<&PathBuf>) -> Result<Directory, Error> {
     })
 }
 
-/// Under what the bundle that was taken last stands in `schema::ServerState`.
+/// Under what the bundle that was taken last stands in `schema::ServerState`: an older one is not taken, also after a restart.
 const BUNDLE: &str = "policy_bundle";
+/// And under what the bundle itself, if it stood in the policy room: it counts until another one does.
+const PUBLISHED: &str = "policy_room_bundle";
 
-/// The bundle of policies that was taken last: an older one is not taken, also after a restart.
-fn last_bundle(graph: &Graph) -> Result<Option<Accepted>, Error> {
-    let Some(Raw(kept)) = graph.get::<ServerState>(&(BUNDLE.to_owned(),))? else { return Ok(None) };
+fn kept<T: DeserializeOwned>(graph: &Graph, name: &str) -> Result<Option<T>, Error> {
+    let Some(Raw(kept)) = graph.get::<ServerState>(&(name.to_owned(),))? else { return Ok(None) };
     let wrong = |error: serde_json::Error| Wrong(vec![format!("the bundle that was taken last: {error}")]);
     Ok(Some(serde_json::from_slice(&kept).map_err(wrong)?))
 }
@@ -164,8 +173,15 @@ fn last_bundle(graph: &Graph) -> Result<Option<Accepted>, Error> {
 /// Keeps which bundle was taken, before it counts.
 fn keep_bundle(graph: &Graph, standing: &Standing) -> Result<(), Error> {
     let Some(bundle) = &standing.bundle else { return Ok(()) };
-    let text = serde_json::to_vec(bundle).map_err(|error| Wrong(vec![error.to_string()]))?;
+    let wrong = |error: serde_json::Error| Wrong(vec![error.to_string()]);
     let mut commit = graph.begin();
-    commit.put::<ServerState>(&(BUNDLE.to_owned(),), &Raw(text));
+    commit.put::<ServerState>(&(BUNDLE.to_owned(),), &Raw(serde_json::to_vec(bundle).map_err(wrong)?));
+    let key = (PUBLISHED.to_owned(),);
+    match &standing.published {
+        Some(published) => {
+            commit.put::<ServerState>(&key, &Raw(serde_json::to_vec(published).map_err(wrong)?));
+        }
+        None => commit.delete::<ServerState>(&key),
+    }
     Ok(graph.commit_beside_log(commit)?)
 }

@@ -44,6 +44,8 @@ pub const RELEASES: usize = 1_000_000;
 pub const SPILLED_EVENTS: usize = 1_000;
 /// Members who are asked for, one after the other, to redact what was spilled.
 pub const REDACTORS: usize = 10;
+/// Rulings that are looked through at once for what a candidate decides otherwise.
+pub const SHADOW_STRETCH: usize = 10_000;
 /// Rulings that other policies are asked about at once.
 pub const REPLAYED: usize = 100_000;
 /// Users of a room that are looked at for whether they could read what was spilled.

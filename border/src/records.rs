@@ -96,6 +96,34 @@ impl Border {
         range.iter().take(most).map(one).collect()
     }
 
+    /// What the candidate decided otherwise, of at most so many rulings with numbers above `after`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn shadow(&self, after: Option<u64>, most: usize) -> Result<Shadow, Error> {
+        let standing = self.standing();
+        let candidate = standing.decider.candidate().map(|set| set.revision().to_string());
+        let mut shadow = Shadow {
+            base: standing.candidate_base,
+            wrong: standing.candidate_wrong.clone(),
+            differences: Vec::new(),
+            next: None,
+            candidate,
+        };
+        let Some(candidate) = &shadow.candidate else { return Ok(shadow) };
+        let rulings = self.rulings(after, limits::SHADOW_STRETCH)?;
+        let last = rulings.last().filter(|_| rulings.len() == limits::SHADOW_STRETCH).map(|(id, _)| *id);
+        let differs = |record: &Value| {
+            record["shadow"]["revision"] == **candidate
+                && record["shadow"]["allowed"] != record["answer"]["allowed"]
+        };
+        let mut found = rulings.into_iter().filter(|(_, record)| differs(record));
+        shadow.differences.extend(found.by_ref().take(most));
+        let more = found.next().and_then(|_| shadow.differences.last().map(|(id, _)| *id));
+        shadow.next = more.or(last);
+        Ok(shadow)
+    }
+
     /// What was refused, the latest first, before a place; at most so many, each with its place.
     ///
     /// # Errors
@@ -221,7 +249,10 @@ impl Border {
             revision: rules.revision().to_string(),
             rules: rules.rules().map(shown).collect(),
             warnings: rules.warnings().iter().map(ToString::to_string).collect(),
+            room: standing.policy_room.as_ref().map(ToString::to_string),
+            bundle: standing.bundle.map(|bundle| bundle.version),
             candidate: standing.decider.candidate().map(|set| set.revision().to_string()),
+            candidate_wrong: standing.candidate_wrong.clone(),
         }
     }
 
@@ -259,6 +290,21 @@ impl Border {
     }
 }
 
+/// What a candidate decided otherwise.
+#[derive(Debug)]
+pub struct Shadow {
+    /// Names the candidate; nothing if there is none.
+    pub candidate: Option<String>,
+    /// The base under which it is asked.
+    pub base: Option<decide::Base>,
+    /// Why there is none although one was written.
+    pub wrong: Vec<String>,
+    /// The rulings with both answers.
+    pub differences: Vec<Ruling>,
+    /// After which number to go on, if there may be more.
+    pub next: Option<u64>,
+}
+
 /// The policies that count.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct PoliciesShown {
@@ -271,8 +317,14 @@ pub struct PoliciesShown {
     pub rules: Vec<RuleShown>,
     /// What is suspicious about them.
     pub warnings: Vec<String>,
+    /// The room whose state they may stand in, too.
+    pub room: Option<String>,
+    /// The version of the bundle that was taken last.
+    pub bundle: Option<u64>,
     /// Names the set that runs in the shadow, if one does.
     pub candidate: Option<String>,
+    /// Why none does although one was written.
+    pub candidate_wrong: Vec<String>,
 }
 
 /// A policy.

@@ -49,8 +49,7 @@ fn decided(standing: &Standing, ledger: &Ledger, question: &Question) -> Ruling 
     }
     tracing::debug!(target: "postern::border", %question, outcome, why, "decided");
     let allowed = answer.allowed;
-    let shadow =
-        decision.shadow.as_ref().map(|shadow| json!({ "allowed": shadow.allowed, "rules": shadow.rules }));
+    let shadow = decision.shadow.as_ref().map(|shadow| json!(shadow));
     let mut record = json!(Recorded::new(question.clone(), &decision));
     if let (Value::Object(record), Some(shadow)) = (&mut record, shadow) {
         record.insert("shadow".to_owned(), shadow);

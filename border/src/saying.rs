@@ -32,6 +32,7 @@ impl Border {
         draft: &mut Draft,
         related: &[Arc<Event>],
     ) -> Result<(), Error> {
+        self.check_published(standing, &create.room_id, draft)?;
         let facts = match standing.rooms.get(&create.record.room) {
             Some(facts) => facts,
             // A room that is being created is not in the store yet.

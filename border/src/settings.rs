@@ -69,6 +69,10 @@ pub struct PolicySettings {
     pub keys: std::collections::BTreeMap<String, String>,
     /// How many of them have to sign; one at least.
     pub signatures_needed: usize,
+    /// The room whose state may hold a signed bundle, too.
+    pub room: Option<OwnedRoomId>,
+    /// The base under which the candidate is asked; without, that of the policies that count.
+    pub candidate_base: Option<Base>,
 }
 
 /// Another server.
@@ -194,7 +198,12 @@ pub struct Directory {
     pub spifs: Vec<Spif>,
     /// Where the Cedar policies come from.
     pub sources: Sources,
+    /// Where those come from that are asked beside them and decide nothing, if there are any.
+    pub candidate: Option<Sources>,
 }
+
+/// The directory of the candidate, in that of the policies.
+const CANDIDATE: &str = "candidate";
 
 impl Directory {
     /// Without a directory: nothing is labelled by itself, and what has no label crosses the border as everywhere in
@@ -202,7 +211,7 @@ impl Directory {
     #[must_use]
     pub fn none() -> Self {
         let sources = Sources { base: Base::Open, ..Sources::default() };
-        Self { path: None, document: Document::default(), spifs: Vec::new(), sources }
+        Self { path: None, document: Document::default(), spifs: Vec::new(), sources, candidate: None }
     }
 
     /// Reads a directory.
@@ -226,14 +235,27 @@ impl Directory {
             Keys::default()
         });
         let policies = path.join("policies");
+        let base = document.base.unwrap_or(Base::Peers);
+        let candidate = policies.join(CANDIDATE);
+        let candidate = candidate.is_dir().then(|| Sources {
+            base: document.policies.candidate_base.unwrap_or(base),
+            directory: Some(candidate),
+            keys: keys.clone(),
+            // It decides nothing.
+            require_signed: false,
+        });
         let sources = Sources {
-            base: document.base.unwrap_or(Base::Peers),
+            base,
             directory: policies.is_dir().then_some(policies),
             keys,
             require_signed: document.policies.require_signed,
         };
         let path = Some(path.to_owned());
-        if wrong.is_empty() { Ok(Self { path, document, spifs, sources }) } else { Err(Wrong(wrong)) }
+        if wrong.is_empty() {
+            Ok(Self { path, document, spifs, sources, candidate })
+        } else {
+            Err(Wrong(wrong))
+        }
     }
 }
 
@@ -256,14 +278,22 @@ fn read_spifs(path: &Path, wrong: &mut Vec<String>) -> Vec<Spif> {
             return Vec::new();
         }
     };
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<PathBuf>, _>>();
+    let mut files = paths.unwrap_or_else(|error| {
+        wrong.push(format!("{}: {error}", path.display()));
+        Vec::new()
+    });
+    let ending =
+        |file: &Path| file.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_owned();
+    files.retain(|file| matches!(ending(file).as_str(), "toml" | "json" | "xml"));
     files.sort();
+    if files.len() > limits::SPIF_FILES {
+        // Which of them count would be an accident.
+        wrong.push(format!("{}: more than {} security policies", path.display(), limits::SPIF_FILES));
+        return Vec::new();
+    }
     let mut spifs = Vec::new();
-    for file in files.iter().take(limits::SPIF_FILES) {
-        let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        if !matches!(ending, "toml" | "json" | "xml") {
-            continue;
-        }
+    for file in &files {
         let text = match read_bounded(file) {
             Ok(text) => text,
             Err(error) => {
@@ -271,7 +301,7 @@ fn read_spifs(path: &Path, wrong: &mut Vec<String>) -> Vec<Spif> {
                 continue;
             }
         };
-        let read = match ending {
+        let read = match ending(file).as_str() {
             "toml" => Spif::from_toml(&text),
             "json" => Spif::from_json(&text),
             _ => Spif::from_xml(&text).map(|import| import.spif),
@@ -289,5 +319,27 @@ fn read_spifs(path: &Path, wrong: &mut Vec<String>) -> Vec<Spif> {
 impl From<decide::Refused> for Wrong {
     fn from(refused: decide::Refused) -> Self {
         Self(refused.0.iter().map(ToString::to_string).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_security_policies_than_are_read_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let spif = directory.path().join("spif");
+        std::fs::create_dir(&spif).unwrap();
+        std::fs::write(directory.path().join(FILE), "").unwrap();
+        std::fs::write(spif.join("README.md"), "no security policy").unwrap();
+        for number in 0..=limits::SPIF_FILES {
+            let text = format!("name = \"P{number}\"\nclasses = [{{ name = \"A\", rank = 0 }}]");
+            std::fs::write(spif.join(format!("{number}.toml")), text).unwrap();
+        }
+        let wrong = Directory::read(directory.path()).unwrap_err();
+        assert!(wrong.to_string().contains("more than 64 security policies"), "{wrong}");
+        std::fs::remove_file(spif.join("0.toml")).unwrap();
+        assert_eq!(Directory::read(directory.path()).unwrap().spifs.len(), limits::SPIF_FILES);
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     ByHand, Error, by_hand,
     facts::{EventFacts, RoomFacts},
     limits,
+    policy_room::Published,
     rulings::Ruling,
     settings::{DeviceEntry, Directory, FILE, Hours, PeerEntry, UserEntry, Wrong},
     table::{HolderKind, Tables, Written},
@@ -13,7 +14,7 @@ use postern_graph::{EventNum, RoomNum};
 use postern_guards::Guards;
 use postern_policy::{
     Clearance, Label, Policies, Resolved, ResolvedClearance,
-    decide::{self, Accepted, Base, Decider, Question},
+    decide::{self, Accepted, Base, Decider, Question, Sources},
     spif::Spif,
 };
 use postern_rooms::glob::Glob;
@@ -37,6 +38,16 @@ pub(crate) struct Standing {
     pub(crate) base: Base,
     /// The bundle the Cedar policies are of.
     pub(crate) bundle: Option<Accepted>,
+    /// That bundle, if it stood in the policy room.
+    pub(crate) published: Option<Published>,
+    /// Where Cedar policies come from.
+    pub(crate) sources: Sources,
+    /// The room whose state they may stand in.
+    pub(crate) policy_room: Option<OwnedRoomId>,
+    /// The base of the candidate, if there is one.
+    pub(crate) candidate_base: Option<Base>,
+    /// Why there is no candidate although one was written.
+    pub(crate) candidate_wrong: Vec<String>,
     pub(crate) guards: Option<Guards>,
     pub(crate) default_label: Option<Label>,
     pub(crate) topic_marking: bool,
@@ -147,11 +158,14 @@ impl Standing {
         directory: Directory,
         tables: &Tables,
         last: Option<&Accepted>,
+        published: Option<Published>,
     ) -> Result<Self, Error> {
-        let Directory { path, document, spifs, sources } = directory;
+        let Directory { path, document, spifs, sources, candidate } = directory;
         let policies = security_policies(spifs)?;
         let mut reader = Reader { policies: &policies, wrong: Vec::new() };
-        let loaded = match sources.load(&[], last) {
+        let published = published.filter(|of| document.policies.room.as_ref() == Some(&of.room));
+        let handed: Vec<_> = published.iter().map(Published::handed).collect();
+        let loaded = match sources.load(&handed, last) {
             Ok(loaded) => Some(loaded),
             Err(refused) => {
                 reader.wrong.extend(Wrong::from(refused).0);
@@ -202,19 +216,45 @@ impl Standing {
         let devices = of_devices.into_iter().map(|entry| read_device(&mut reader, entry)).collect();
         let wrong = std::mem::take(&mut reader.wrong);
         let Some(loaded) = loaded.filter(|_| wrong.is_empty()) else { return Err(Wrong(wrong).into()) };
+        let mut candidate_wrong = Vec::new();
+        let candidate_base = candidate.as_ref().map(|candidate| candidate.base);
+        let candidate = candidate.and_then(|candidate| match candidate.load(&[], None) {
+            Ok(loaded) => Some(loaded.set),
+            // What only would be must not keep back what is to be.
+            Err(refused) => {
+                candidate_wrong = Wrong::from(refused).0;
+                tracing::warn!(
+                    wrong = candidate_wrong.join("\n"),
+                    "there is no candidate: its policies cannot be used"
+                );
+                None
+            }
+        });
         let own = |id: &str| !(id.starts_with("base-") || id.starts_with("rail-"));
         let has_own = loaded.set.rules().any(|rule| own(&rule.id));
-        let is_particular = loaded
-            .set
-            .rules()
+        let is_particular = [Some(&loaded.set), candidate.as_ref()]
+            .into_iter()
+            .flatten()
+            .flat_map(|set| set.rules())
             .filter(|rule| own(&rule.id))
             .any(|rule| PARTICULAR.iter().any(|word| rule.text().contains(word)));
+        let decider = Decider::new(loaded.set);
+        let has_candidate = decider.shadow(candidate).is_some();
         Ok(Self {
             unknown: Arc::new(policies.uncleared()),
-            watches_all: sources.base != Base::Open || has_own || guards.is_some() || !peers.is_empty(),
+            watches_all: sources.base != Base::Open
+                || has_own
+                || has_candidate
+                || guards.is_some()
+                || !peers.is_empty(),
             base: sources.base,
-            decider: Decider::new(loaded.set),
+            decider,
+            published: published.filter(|published| loaded.bundle.is_some_and(|taken| published.is(&taken))),
             bundle: loaded.bundle.or_else(|| last.cloned()),
+            sources,
+            policy_room: document.policies.room,
+            candidate_base,
+            candidate_wrong,
             policies,
             guards,
             default_label,

@@ -2,6 +2,7 @@
 
 use crate::{
     Border, Error, Wrong,
+    policy_room::Published,
     settings::{DeviceEntry, PeerEntry, UserEntry},
     standing::Standing,
 };
@@ -254,9 +255,14 @@ impl Border {
 
     /// What the directory and these tables come to.
     pub(crate) fn load(&self, tables: &Tables) -> Result<Standing, Error> {
-        let now = self.standing();
+        let published = self.standing().published.clone();
+        self.load_with(tables, published)
+    }
+
+    /// What the directory and these tables come to, with this from the policy room.
+    pub(crate) fn load_with(&self, tables: &Tables, published: Option<Published>) -> Result<Standing, Error> {
         let directory = crate::read(self.0.directory.as_ref())?;
-        Standing::load(&self.0.server, directory, tables, now.bundle.as_ref())
+        Standing::load(&self.0.server, directory, tables, self.standing().bundle.as_ref(), published)
     }
 
     /// From now on things stand like this.
@@ -264,6 +270,7 @@ impl Border {
         crate::keep_bundle(&self.0.graph, &standing)?;
         self.0.standing.store(Arc::new(standing));
         self.look_at_acls();
+        self.0.policy_room_stale.notify_one();
         Ok(())
     }
 }

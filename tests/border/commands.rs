@@ -4,7 +4,7 @@ use crate::PROGRAM;
 use std::{fs, process::Command};
 
 /// Exit status, and what is printed.
-fn run(arguments: &[&str]) -> (i32, String) {
+pub fn run(arguments: &[&str]) -> (i32, String) {
     let output = Command::new(PROGRAM).args(arguments).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())

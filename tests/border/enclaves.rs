@@ -31,9 +31,14 @@ impl Enclave {
         enclave
     }
 
+    /// A file of the border's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// Writes a file of the border's directory.
     pub fn write(&self, name: &str, text: &str) {
-        let path: PathBuf = self.directory.path().join(name);
+        let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }

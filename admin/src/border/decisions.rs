@@ -26,6 +26,7 @@ pub fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(to_server))
         .routes(routes!(explain))
         .routes(routes!(policies))
+        .routes(routes!(shadow))
         .routes(routes!(replay))
         .routes(routes!(quarantine))
         .routes(routes!(let_in))
@@ -155,6 +156,23 @@ async fn explain(officer: Officer, State(api): State<Api>, Query(asked): Query<A
 async fn policies(officer: Officer) -> Answer<PoliciesShown> {
     officer.may(Action::AdminPolicy)?;
     Ok(Json(officer.border.policies()))
+}
+
+/// What the policies that run in the shadow decided otherwise than those that count.
+#[utoipa::path(
+    get, path = "/_postern/border/shadow", tag = "border", params(Paging),
+    responses((status = 200, description = "`candidate` (its revision) and its `base`, what is `wrong` with it, `differences`: rulings with both answers, and `next` if there may be more", body = Object))
+)]
+async fn shadow(officer: Officer, Query(paging): Query<Paging>) -> Answer<Value> {
+    officer.may(Action::AdminPolicy)?;
+    officer.border.write_down().await?;
+    let (after, most, border) = (paging.number(16)?, paging.most(), officer.border.clone());
+    let found = blocking(move || border.shadow(after, most)).await??;
+    let differences: Vec<Value> = found.differences.into_iter().map(with_id).collect();
+    Ok(Json(json!({
+        "candidate": found.candidate, "base": found.base, "wrong": found.wrong, "differences": differences,
+        "next": found.next.map(ruling_text),
+    })))
 }
 
 #[derive(Debug, Deserialize)]
