@@ -1,17 +1,24 @@
 //! Fetching what is missing between what a server sent and what is here (specification: checks performed on receipt of a
 //! PDU, backfilling and retrieving missing events).
 
-use crate::{Error, Federation, PeerError};
+use crate::{Error, Federation, PeerError, history::oldest_first};
 use futures::{StreamExt, stream};
 use postern_graph::RoomNum;
 use postern_rooms::{Error as RoomsError, Gap, Received, Verified, version::Version};
 use ruma::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 /// Missing events asked for at once (`/get_missing_events`), as other servers do.
 const MISSING_AT_ONCE: usize = 20;
+/// How often they are asked for because of one gap. What is missing beyond is history, which is fetched when somebody looks.
+const FILL_ROUNDS: usize = 25;
+/// Missing events after which no more are asked for, in bytes.
+const FILL_BYTES: usize = 8 << 20;
 /// Rounds of fetching authorizing events that authorizing events name.
 const AUTH_ROUNDS: usize = 8;
 /// Events fetched one by one for one gap; more are fetched as whole state.
@@ -119,52 +126,20 @@ impl Federation {
     /// same may go well later.
     async fn fill(&self, place: &Place<'_>, pdu: &Verified) -> Result<Option<Error>, Error> {
         let rooms = &self.0.rooms;
-        let mut trouble = None;
-        let head = rooms.head(place.num)?.unwrap_or_default();
-        let mut earliest = Vec::with_capacity(head.extremities.len());
-        for num in head.extremities.iter().rev().take(MISSING_AT_ONCE) {
-            earliest.push(rooms.event(*num)?.id.clone());
-        }
-        let request = json!({
-            "earliest_events": earliest,
-            "latest_events": [pdu.id()],
-            "limit": MISSING_AT_ONCE,
-            "min_depth": 0,
-        });
-        let path = format!("/_matrix/federation/v1/get_missing_events/{}", enc(place.room.as_str()));
-        let answer: Events = match self.0.peers.post(place.origin, &path, &request).await {
-            Ok(answer) => answer,
+        let mut found = match self.missing_before(place, pdu).await {
+            Ok(found) => found,
+            Err(error) if error.is_transient() => return Ok(Some(error)),
             Err(error) => {
                 tracing::debug!(%error, origin = %place.origin, "missing events were not told");
-                return Ok(Some(error.into()).filter(Error::is_transient));
+                return Ok(None);
             }
         };
-        let events: Vec<_> = answer.events.into_iter().take(MISSING_AT_ONCE).collect();
-        let mut found = Vec::with_capacity(events.len());
-        for pdu in self.verify_all(&place.version, &events, place.origin).await {
-            found.push(rooms.with_recommendation(place.num, pdu).await?);
-        }
-        self.ask_for_contents(place.room, &found, place.origin);
-        // Each can be taken once what it follows on is; they are few.
-        for _ in 0..found.len() {
-            let mut left = Vec::new();
-            let before = found.len();
-            for pdu in found {
-                match rooms.receive(place.room, pdu.clone(), &[]).await {
-                    Ok(_) => {}
-                    Err(RoomsError::MissingEvents(_)) => left.push(pdu),
-                    Err(error) => tracing::debug!(%error, "a missing event is dropped"),
-                }
-            }
-            found = left;
-            if found.is_empty() || found.len() == before {
-                break;
-            }
-        }
-        // The oldest of the rest lie behind a gap, and what follows on them can then be taken as it is.
+        let mut trouble = None;
         let mut gaps_left = GAPS_AT_ONCE;
-        while !found.is_empty() {
-            let pdu = found.remove(0);
+        for id in oldest_first(&found)? {
+            let Some(pdu) = found.remove(&id) else { continue };
+            let pdu = rooms.with_recommendation(place.num, pdu).await?;
+            // The oldest may lie behind a gap, and what follows on them can then be taken as it is.
             match Box::pin(self.take_after_gap(place, pdu, &mut gaps_left)).await {
                 Ok(_) => {}
                 Err(error) if error.is_transient() => trouble = Some(error),
@@ -172,6 +147,59 @@ impl Federation {
             }
         }
         Ok(trouble)
+    }
+
+    /// The events between the ends of the room here and `pdu`, as its server tells them; of a wide gap the newest.
+    async fn missing_before(
+        &self,
+        place: &Place<'_>,
+        pdu: &Verified,
+    ) -> Result<HashMap<OwnedEventId, Verified>, Error> {
+        let rooms = &self.0.rooms;
+        let head = rooms.head(place.num)?.unwrap_or_default();
+        let mut earliest = Vec::with_capacity(head.extremities.len());
+        for num in head.extremities.iter().rev().take(MISSING_AT_ONCE) {
+            earliest.push(rooms.event(*num)?.id.clone());
+        }
+        let path = format!("/_matrix/federation/v1/get_missing_events/{}", enc(place.room.as_str()));
+        let mut found: HashMap<OwnedEventId, Verified> = HashMap::new();
+        let (mut latest, mut bytes) = (vec![pdu.id().to_owned()], 0);
+        for _ in 0..FILL_ROUNDS {
+            if latest.is_empty() || bytes >= FILL_BYTES {
+                break;
+            }
+            latest.truncate(MISSING_AT_ONCE);
+            let request = json!({
+                "earliest_events": earliest,
+                "latest_events": latest,
+                "limit": MISSING_AT_ONCE,
+                "min_depth": 0,
+            });
+            let answer: Events = self.0.peers.post(place.origin, &path, &request).await?;
+            let told: Vec<_> = answer.events.into_iter().take(MISSING_AT_ONCE).collect();
+            let told = self.verify_all(&place.version, &told, place.origin).await;
+            self.ask_for_contents(place.room, &told, place.origin);
+            let mut news = Vec::with_capacity(told.len());
+            for event in told {
+                if rooms.is_news(&event)? && !found.contains_key(event.id()) {
+                    bytes += event.json().len();
+                    news.push(event.id().to_owned());
+                    found.insert(event.id().to_owned(), event);
+                }
+            }
+            // Before which of them is something missing still? Who tells nothing new is not asked again.
+            latest = Vec::new();
+            for id in news {
+                let Some(event) = found.get(&id) else { continue };
+                for prev in references(event)?.0 {
+                    if !found.contains_key(&prev) && !rooms.is_in_graph(&prev)? {
+                        latest.push(id);
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Takes an event whose previous events are not here, with the state that other servers say was after them.

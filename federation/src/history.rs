@@ -287,7 +287,7 @@ impl Federation {
 }
 
 /// The ids so that an event comes after those it follows on.
-fn oldest_first(events: &HashMap<OwnedEventId, Verified>) -> Result<Vec<OwnedEventId>, Error> {
+pub(crate) fn oldest_first(events: &HashMap<OwnedEventId, Verified>) -> Result<Vec<OwnedEventId>, Error> {
     let mut order = Vec::with_capacity(events.len());
     let mut begun = std::collections::HashSet::new();
     let mut ids: Vec<&OwnedEventId> = events.keys().collect();

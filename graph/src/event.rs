@@ -43,6 +43,8 @@ pub mod flags {
     pub const SOFT_FAILED: u8 = 4;
     /// Told without its content, as its redacted copy, and no redaction says why: the content may come yet.
     pub const COPY: u8 = 8;
+    /// Taken while events before it were missing: the timeline has a gap there.
+    pub const AFTER_GAP: u8 = 16;
 }
 
 impl EventRecord {

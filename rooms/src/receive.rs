@@ -239,7 +239,10 @@ impl Batch<'_> {
         }
         let pos = Pos::at(self.commit.take_seq());
         let not_recommended = pdu.not_recommended.clone();
-        let (event, links, before) = self.standing(pdu, gaps, pos)?;
+        let (mut event, links, before) = self.standing(pdu, gaps, pos)?;
+        if !gaps.is_empty() {
+            event.record.flags |= flags::AFTER_GAP;
+        }
         self.settle(event, links, before, not_recommended)
     }
 

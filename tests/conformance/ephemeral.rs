@@ -50,6 +50,18 @@ fn a_receipt_belongs_to_a_thread_or_to_the_main_timeline() {
 }
 
 #[test]
+fn of_two_receipts_for_one_event_the_one_for_all_of_the_room_is_shown() {
+    let (alice, bob, room) = two_in_a_room();
+    let event = alice.send_text(&room, "x");
+    receipt(&bob, &room, "m.read", &event, json!({})).done();
+    receipt(&bob, &room, "m.read", &event, json!({ "thread_id": "main" })).done();
+    let answer = alice.sync(None);
+    let shown = ephemeral(&answer, &room, "m.receipt").unwrap();
+    let shown = &shown["content"][&event]["m.read"][bob.id()];
+    assert!(shown["ts"].is_u64() && shown["thread_id"].is_null(), "{shown}");
+}
+
+#[test]
 fn an_unknown_kind_of_receipt_is_refused() {
     let (alice, bob, room) = two_in_a_room();
     let event = alice.send_text(&room, "x");

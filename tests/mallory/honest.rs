@@ -1,8 +1,8 @@
 //! The hostile server when it is honest: what these show to work is what the attacks are variations of.
 
-use crate::{Mallory, Scene, shared, try_join, until};
-use postern_world::enc;
-use serde_json::json;
+use crate::{Mallory, Scene, listen::Reply, shared, try_join, until};
+use postern_world::{enc, timeline};
+use serde_json::{Value, json};
 
 #[test]
 fn an_honest_server_joins_and_both_hear_each_other() {
@@ -106,4 +106,48 @@ fn what_is_said_while_a_server_joins_reaches_it() {
     let missing = json!({ "earliest_events": [join.id], "latest_events": [], "limit": 10 });
     mallory.post(here, &format!("v1/get_missing_events/{}", enc(&room)), &missing).done();
     mallory.get(here, &format!("v1/event/{}", enc(&between))).done();
+}
+
+#[test]
+fn what_was_missed_for_a_while_is_fetched_and_shown_in_its_order() {
+    let (here, mallory) = (shared(), Mallory::new());
+    let (alice, eve) = (here.register("alice"), mallory.user("eve"));
+    let room = alice.create_room(json!({ "preset": "public_chat", "room_version": "10" }));
+    mallory.join(here, &room, &eve);
+    let since = alice.now();
+    let missed: Vec<String> = (0..120).map(|n| mallory.text(&room, &eve, &n.to_string()).id).collect();
+    mallory.say(here, &alice, &room, &eve);
+    let page = alice.messages(&room, &format!("dir=f&limit=200&from={since}"));
+    let shown: Vec<&str> =
+        page["chunk"].as_array().unwrap().iter().filter_map(|event| event["event_id"].as_str()).collect();
+    assert_eq!(shown[..120], missed[..]);
+}
+
+#[test]
+fn a_timeline_begins_after_a_gap_that_is_too_wide_to_fill() {
+    let (here, mallory) = (shared(), Mallory::new());
+    let (alice, eve) = (here.register("alice"), mallory.user("eve"));
+    let room = alice.create_room(json!({ "preset": "public_chat", "room_version": "10" }));
+    mallory.join(here, &room, &eve);
+    alice.send_text(&room, "before");
+    let since = alice.now();
+    let told: Vec<_> = (0..30).map(|n| mallory.text(&room, &eve, &n.to_string())).skip(20).collect();
+    let answer = json!({ "events": told.iter().map(|pdu| &pdu.json).collect::<Vec<_>>() });
+    mallory.always("get_missing_events", Reply::json(&answer));
+    let last = mallory.say(here, &alice, &room, &eve);
+    let wide = json!({ "room": { "timeline": { "limit": 100 } } });
+    let mut begin = String::new();
+    for since in [None, Some(since.as_str())] {
+        let answer = alice.sync_filtered(since, &wide);
+        let part = &answer["rooms"]["join"][&room]["timeline"];
+        assert_eq!(part["limited"], true);
+        let shown: Vec<Value> =
+            timeline(&answer, &room).into_iter().map(|event| event["event_id"].clone()).collect();
+        let after_gap: Vec<Value> =
+            told.iter().map(|pdu| &pdu.id).chain([&last]).map(|id| json!(id)).collect();
+        assert_eq!(shown, after_gap);
+        part["prev_batch"].as_str().unwrap().clone_into(&mut begin);
+    }
+    let before = alice.messages(&room, &format!("dir=b&limit=1&from={begin}"));
+    assert_eq!(before["chunk"][0]["content"]["body"], "before");
 }

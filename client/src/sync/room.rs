@@ -12,7 +12,7 @@ use crate::{
 };
 use postern_graph::{
     EventNum, NameKind, Pos, RoomNum, Root, Seq, UserNum,
-    event::{Membership, MembershipKind},
+    event::{Membership, MembershipKind, flags},
     intern::split_state_key_name,
 };
 use postern_rooms::{
@@ -24,6 +24,7 @@ use ruma::OwnedUserId;
 use serde::Serialize;
 use serde_json::{Map, Value, json, value::RawValue};
 use std::{
+    cell::Cell,
     collections::{BTreeMap, HashSet},
     sync::Arc,
 };
@@ -200,11 +201,20 @@ impl<'a> Asked<'a> {
             return Ok(Stretched { events: Vec::new(), limited: true, prev_batch: TimelineToken(end) });
         }
         let stretch = Stretch { from: TimelineToken(end), until, direction: Direction::Backwards, limit };
-        let page = self.api.rooms.page(room, &self.viewer, stretch, |event| {
+        let after_gap = Cell::new(None);
+        let mut page = self.api.rooms.page(room, &self.viewer, stretch, |event| {
+            if event.record.has(flags::AFTER_GAP) && after_gap.get().is_none() {
+                after_gap.set(Some(event.record.pos));
+            }
             filter.wants(event)
                 && shown_despite(&self.ignored, event)
                 && filter.wants_related(&self.api.rooms, event)
         })?;
+        // A timeline has no gap within, which nobody would look into: it begins after the last one.
+        if let Some(begin) = after_gap.get() {
+            page.events.retain(|event| event.record.pos >= begin);
+            page.next = Some(TimelineToken(Pos(begin.0 - 1)));
+        }
         let mut events = page.events;
         events.reverse();
         let limited = page.next.is_some();
@@ -548,7 +558,11 @@ pub(crate) fn receipt_event(
             about["thread_id"] = receipt.thread.as_str().into();
         }
         let event = content.entry(&receipt.receipt.event_id).or_insert_with(|| json!({}));
-        event[receipt.kind.as_str()][user.as_str()] = about;
+        let shown = &mut event[receipt.kind.as_str()][user.as_str()];
+        // There is room for one of an event: what is for all of the room says more than what is for a thread (MSC4102).
+        if receipt.thread.is_empty() || shown.is_null() {
+            *shown = about;
+        }
     }
     if content.is_empty() {
         return Ok(None);
