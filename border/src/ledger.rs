@@ -7,18 +7,21 @@ use crate::{Error, limits};
 use dashmap::{DashMap, Entry};
 use parking_lot::Mutex;
 use postern_graph::{
-    EventNum, Graph, NameKind, ServerNum,
+    Commit, EventNum, Graph, NameKind, ServerNum,
     codec::Json,
-    schema::{Decisions, Disclosures, Refusals},
+    schema::{Decisions, Disclosures, DisclosuresTo, Refusals},
 };
 use postern_rooms::{Form, now_ms};
 use quick_cache::sync::Cache;
 use ruma::{OwnedServerName, ServerName};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use utoipa::ToSchema;
 
@@ -48,6 +51,11 @@ fn ruling_id<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> 
 fn read_ruling_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     u64::from_str_radix(&text, 16).map_err(serde::de::Error::custom)
+}
+
+/// When a ruling was asked for, to the hour.
+fn asked_at(record: &Value) -> u64 {
+    record["question"]["context"]["at"].as_u64().unwrap_or_default()
 }
 
 type Place = (EventNum, ServerNum);
@@ -182,6 +190,7 @@ impl Ledger {
         for ((event, server), disclosure) in &forms {
             let value = (u8::from(disclosure.whole), disclosure.ruling, disclosure.at);
             commit.put::<Disclosures>(&(*event, *server), &value);
+            commit.put::<DisclosuresTo>(&(*server, *event), &());
         }
         if !commit.is_empty() {
             self.graph.commit_beside_log_durably(commit).await?;
@@ -225,5 +234,108 @@ impl Ledger {
             found.push((name, Disclosure { whole: whole == 1, ruling, at }));
         }
         Ok(found)
+    }
+
+    /// The events after `after` that a server got, at most so many, in the order in which they came to be known here.
+    pub(crate) fn of_server(
+        &self,
+        server: ServerNum,
+        after: EventNum,
+        most: usize,
+    ) -> Result<Vec<(EventNum, Disclosure)>, Error> {
+        let mut found = Vec::new();
+        let events = self.graph.scan::<DisclosuresTo, _>(&(server,)).after(&(server, after));
+        for entry in events.iter().take(most) {
+            let ((_, event), ()) = entry?;
+            if let Some((whole, ruling, at)) = self.graph.get::<Disclosures>(&(event, server))? {
+                found.push((event, Disclosure { whole: whole == 1, ruling, at }));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Forgets rulings from before a time, and of the others the oldest ones beyond a number; how many. What was disclosed is
+    /// not forgotten.
+    pub(crate) async fn forget_rulings(&self, before: u64, most: usize) -> Result<usize, Error> {
+        let mut counted: BTreeMap<u64, usize> = BTreeMap::new();
+        self.each_ruling(|_, at, _| *counted.entry(at).or_default() += 1).await?;
+        let (mut until, mut kept) = (before, 0);
+        for (at, count) in counted.into_iter().rev() {
+            kept += count;
+            if kept > most {
+                until = until.max(at.saturating_add(1));
+                break;
+            }
+        }
+        let mut forgotten = 0;
+        let forget = |id, at, commit: &mut Commit| {
+            if at < until {
+                commit.delete::<Decisions>(&(id,));
+                forgotten += 1;
+            }
+        };
+        self.each_ruling(forget).await?;
+        Ok(forgotten)
+    }
+
+    /// Does something with each ruling, by its number and when it was asked for, while others get their turns.
+    async fn each_ruling(&self, mut each: impl FnMut(u64, u64, &mut Commit)) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let mut range = self.graph.scan::<Decisions, _>(&());
+            if let Some(after) = after {
+                range = range.after(&(after,));
+            }
+            let mut commit = self.graph.begin();
+            let mut looked_at = 0;
+            for entry in range.iter().take(limits::RULINGS_SWEPT) {
+                let ((id,), Json(record)) = entry?;
+                each(id, asked_at(&record), &mut commit);
+                (after, looked_at) = (Some(id), looked_at + 1);
+            }
+            if !commit.is_empty() {
+                self.graph.commit_beside_log(commit)?;
+            }
+            if looked_at < limits::RULINGS_SWEPT {
+                return Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use postern_graph::Settings;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn rulings_that_are_too_old_or_too_many_are_forgotten_and_disclosures_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let graph =
+            Graph::open(&Settings { path: directory.path().join("db"), block_cache: 8 << 20 }).unwrap();
+        let ledger = Ledger::new(graph);
+        let count = u64::try_from(limits::RULINGS_SWEPT).unwrap() * 2 + 10;
+        for id in 0..count {
+            ledger.note_ruling(id, json!({ "question": { "context": { "at": id } } }));
+        }
+        let server = <&ServerName>::try_from("b.example").unwrap();
+        for event in [7, 3, 9] {
+            ledger.form(EventNum(event), server, || Ok((Form::Whole, 5))).unwrap();
+        }
+        ledger.settle().await.unwrap();
+        let kept = || ledger.graph.scan::<Decisions, _>(&()).iter().count();
+        assert_eq!(ledger.forget_rulings(10, usize::MAX).await.unwrap(), 10);
+        assert_eq!(ledger.forget_rulings(10, 1_500).await.unwrap(), 500);
+        assert_eq!(ledger.forget_rulings(count - 1, usize::MAX).await.unwrap(), 1_499);
+        assert_eq!(kept(), 1);
+        let number = ledger.known_server(server).unwrap().unwrap();
+        let of = |after, most| -> Vec<u64> {
+            let page = ledger.of_server(number, EventNum(after), most).unwrap();
+            page.into_iter().map(|(event, _)| event.0).collect()
+        };
+        assert_eq!((of(0, 2), of(7, 2)), (vec![3, 7], vec![9]));
+        assert!(ledger.got_whole(EventNum(9), server).unwrap());
     }
 }

@@ -44,6 +44,7 @@ use policy_server::PolicyKey;
 use postern_graph::{Graph, codec::Raw, schema::ServerState};
 use postern_media::Media;
 use postern_policy::decide::Accepted;
+use postern_rooms::now_ms;
 use postern_users::Users;
 use quick_cache::sync::Cache;
 use requests::Requests;
@@ -57,6 +58,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often what was refused is written down.
 const KEEP: Duration = Duration::from_secs(1);
+/// How often rulings that are too old are forgotten, and when for the first time.
+const FORGET: Duration = Duration::from_hours(24);
+const FORGET_FIRST: Duration = Duration::from_mins(10);
 
 /// The border. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -135,12 +139,26 @@ impl Border {
         self.0.standing.load_full()
     }
 
-    /// Writes down what was refused, until the server stops.
+    /// Writes down what was refused, and forgets rulings that are too old, until the server stops.
     pub async fn keep(self, stopping: CancellationToken) {
+        let mut forgetting = tokio::time::interval_at(tokio::time::Instant::now() + FORGET_FIRST, FORGET);
         loop {
             let is_last = tokio::select! {
                 () = stopping.cancelled() => true,
                 () = tokio::time::sleep(KEEP) => false,
+                _ = forgetting.tick() => {
+                    let before = now_ms().saturating_sub(self.standing().rulings_kept);
+                    let forgetting = self.0.ledger.forget_rulings(before, limits::RULINGS);
+                    tokio::select! {
+                        () = stopping.cancelled() => {}
+                        forgotten = forgetting => match forgotten {
+                            Ok(0) => {}
+                            Ok(forgotten) => tracing::info!(forgotten, "rulings were too old to be kept"),
+                            Err(error) => tracing::error!(%error, "rulings that are too old cannot be forgotten"),
+                        },
+                    }
+                    false
+                }
             };
             if let Err(error) = self.0.ledger.keep_refusals().await {
                 tracing::error!(%error, "what was refused cannot be written down");

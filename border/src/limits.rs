@@ -32,8 +32,12 @@ pub const REFUSALS_TOLD: usize = 10_000;
 pub const PEERS: usize = 10_000;
 /// Clearances that administrators give.
 pub const CLEARANCES: usize = 100_000;
-/// Entries of the ledger that are looked through for one answer.
-pub const LEDGER_STRETCH: usize = 100_000;
+/// Rulings that are kept, about a kilobyte each.
+pub const RULINGS: usize = 10_000_000;
+/// Days for which rulings are kept, if nobody says how many.
+pub const RULINGS_DAYS: u32 = 400;
+/// Rulings that are looked at before others get their turn, when those that are too old are forgotten.
+pub const RULINGS_SWEPT: usize = 1_000;
 /// Why something is asked for, bytes.
 pub const REASON_BYTES: usize = 2_000;
 /// Releases of one user that may wait for a second person.

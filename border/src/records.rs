@@ -10,7 +10,7 @@ use crate::{
 use postern_graph::{
     EventNum,
     codec::Json,
-    schema::{Decisions, Disclosures, Refusals},
+    schema::{Decisions, Refusals},
 };
 use postern_policy::decide::{self, Action, Explanation, Question, Recorded, Replay, RuleSet, Text};
 use postern_rooms::{Event, Rooms, now_ms};
@@ -146,7 +146,7 @@ impl Border {
     }
 
     /// Which events a server got, after an event, in the order in which they came to be known here; at most so many. Also where
-    /// to go on: the ledger is looked through in stretches.
+    /// to go on, if there may be more.
     ///
     /// # Errors
     /// The store's.
@@ -158,19 +158,12 @@ impl Border {
         most: usize,
     ) -> Result<(Vec<Disclosed>, Option<EventNum>), Error> {
         let Some(server) = self.0.ledger.known_server(server)? else { return Ok((Vec::new(), None)) };
-        let mut found = Vec::new();
-        let from = (EventNum(after.0.saturating_add(1)),);
-        for (seen, entry) in self.0.graph.scan::<Disclosures, _>(&()).from(&from).iter().enumerate() {
-            let ((event, to), (whole, ruling, at)) = entry?;
-            if found.len() == most || seen == limits::LEDGER_STRETCH {
-                return Ok((found, Some(EventNum(event.0.saturating_sub(1)))));
-            }
-            if to == server {
-                let disclosure = Disclosure { whole: whole == 1, ruling, at };
-                found.push(Disclosed { event_id: rooms.event(event)?.id.clone(), disclosure });
-            }
-        }
-        Ok((found, None))
+        let page = self.0.ledger.of_server(server, after, most)?;
+        let next = page.last().filter(|_| page.len() == most).map(|(event, _)| *event);
+        let disclosed = |(event, disclosure)| -> Result<Disclosed, Error> {
+            Ok(Disclosed { event_id: rooms.event(event)?.id.clone(), disclosure })
+        };
+        Ok((page.into_iter().map(disclosed).collect::<Result<_, _>>()?, next))
     }
 
     /// Why somebody would get an event if they asked now, or would not, with every policy that has to do with it.

@@ -45,6 +45,8 @@ pub struct Document {
     pub topic_marking: bool,
     /// Whether this server is the policy server of labelled rooms that are created here and that other servers may be in.
     pub policy_server: bool,
+    /// For how many days rulings are kept; without, [`limits::RULINGS_DAYS`]. What was disclosed is kept for as long as the events.
+    pub rulings_days: Option<u32>,
     /// Whether policies have to be signed, and by whom: the names and public keys of officers.
     pub policies: PolicySettings,
     /// What is looked for in content before it leaves.

@@ -51,6 +51,8 @@ pub(crate) struct Standing {
     pub(crate) guards: Option<Guards>,
     pub(crate) default_label: Option<Label>,
     pub(crate) topic_marking: bool,
+    /// For how long rulings are kept, milliseconds.
+    pub(crate) rulings_kept: u64,
     /// Whether new rooms have this server as their policy server.
     pub(crate) policy_server: bool,
     /// Whether what has no label is decided about, too, and written down.
@@ -147,6 +149,8 @@ impl Reader<'_> {
         label.map_err(|error| self.wrong.push(format!("{place}: {error}"))).ok()
     }
 }
+
+const DAY_MS: u64 = 86_400_000;
 
 impl Standing {
     /// Reads and understands everything.
@@ -259,6 +263,7 @@ impl Standing {
             guards,
             default_label,
             topic_marking: document.topic_marking,
+            rulings_kept: u64::from(document.rulings_days.unwrap_or(limits::RULINGS_DAYS).max(1)) * DAY_MS,
             policy_server: document.policy_server,
             is_particular,
             entries,

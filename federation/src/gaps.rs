@@ -16,7 +16,10 @@ use std::{
 /// Missing events asked for at once (`/get_missing_events`), as other servers do.
 const MISSING_AT_ONCE: usize = 20;
 /// How often they are asked for because of one gap. What is missing beyond is history, which is fetched when somebody looks.
-const FILL_ROUNDS: usize = 25;
+const FILL_ROUNDS: usize = 20;
+/// Missing events of one answer by which a server tells that there may be more: what it tells at once, however many are
+/// asked for.
+const FILL_MORE: usize = 10;
 /// Missing events after which no more are asked for, in bytes.
 const FILL_BYTES: usize = 8 << 20;
 /// Rounds of fetching authorizing events that authorizing events name.
@@ -187,8 +190,11 @@ impl Federation {
                     found.insert(event.id().to_owned(), event);
                 }
             }
-            // Before which of them is something missing still? Who tells nothing new is not asked again.
             latest = Vec::new();
+            if news.len() < FILL_MORE {
+                break;
+            }
+            // Before which of them is something missing still?
             for id in news {
                 let Some(event) = found.get(&id) else { continue };
                 for prev in references(event)?.0 {

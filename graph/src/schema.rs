@@ -273,6 +273,8 @@ families! {
     // ---- the border (border/) --------------------------------------------------------------------------------
     /// Which server got which event: (form: 0 redacted, 1 whole; the decision; when, ms). Written before it leaves.
     Disclosures = "disclosure": (EventNum, ServerNum) => (u8, u64, u64), Kind::Scan(8);
+    /// The same by server: written with it, so that what a server got is found without looking through all.
+    DisclosuresTo = "disclosure_to": (ServerNum, EventNum) => (), Kind::Scan(8);
     /// Decisions, each once: what was asked, what was decided and why; by the first 64 bits of the SHA-256 of these.
     Decisions = "decision": (u64,) => Json<Value>, Kind::Point;
     /// What was refused: (when, ms; a number) to who wanted to do what, and why not. Bounded; the oldest go.
