@@ -1,6 +1,10 @@
 //! Listening: connections, their limits, and ending them in an orderly way.
 
-use crate::{peer::client_address, stall::Unstalled, tls::Tls};
+use crate::{
+    peer::client_address,
+    stall::Unstalled,
+    tls::{Asked, Tls},
+};
 use axum::{Router, body::Body};
 use http::Request;
 use hyper::body::Incoming;
@@ -12,7 +16,7 @@ use hyper_util::{
 };
 use ipnet::IpNet;
 use postern_config::Limits;
-use postern_web::PeerAddress;
+use postern_web::{PeerAddress, PeerKey};
 use std::{
     io,
     net::SocketAddr,
@@ -24,6 +28,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -74,7 +79,7 @@ impl Server {
     }
 
     /// Accepts connections until the server stops.
-    pub async fn accept(self: Arc<Self>, listener: TcpListener, tls: Option<Arc<Tls>>) {
+    pub async fn accept(self: Arc<Self>, listener: TcpListener, tls: Option<(Arc<Tls>, Asked)>) {
         loop {
             let accepted = tokio::select! {
                 () = self.stopping.cancelled() => return,
@@ -90,7 +95,7 @@ impl Server {
                 match tls {
                     None => server.serve_plain(stream, peer).await,
                     // Boxed, since a connection without TLS needs a third of the memory.
-                    Some(tls) => Box::pin(server.serve_tls(stream, peer, &tls)).await,
+                    Some((tls, asked)) => Box::pin(server.serve_tls(stream, peer, tls.acceptor(asked))).await,
                 }
                 metrics::gauge!("postern_connections").decrement(1.0);
                 drop(permit);
@@ -115,11 +120,14 @@ impl Server {
         }
     }
 
-    async fn serve_tls(&self, stream: TcpStream, peer: SocketAddr, tls: &Tls) {
-        match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
+    async fn serve_tls(&self, stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
+        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
-                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                self.serve(stream, peer, http2).await;
+                let session = stream.get_ref().1;
+                let http2 = session.alpn_protocol() == Some(b"h2");
+                let shown = session.peer_certificates().and_then(<[_]>::first);
+                let key = shown.and_then(postern_federation::key_digest).map(PeerKey);
+                self.serve(stream, peer, key, http2).await;
             }
             Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
@@ -128,14 +136,14 @@ impl Server {
 
     async fn serve_plain(&self, stream: TcpStream, peer: SocketAddr) {
         match tokio::time::timeout(self.first_bytes, begins_with_http2(&stream)).await {
-            Ok(Ok(true)) => Box::pin(self.serve(stream, peer, true)).await,
-            Ok(Ok(false)) => self.serve(stream, peer, false).await,
+            Ok(Ok(true)) => Box::pin(self.serve(stream, peer, None, true)).await,
+            Ok(Ok(false)) => self.serve(stream, peer, None, false).await,
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a connection ended"),
             Err(_) => tracing::debug!(%peer, "a connection said nothing"),
         }
     }
 
-    async fn serve<S>(&self, stream: S, peer: SocketAddr, http2: bool)
+    async fn serve<S>(&self, stream: S, peer: SocketAddr, key: Option<PeerKey>, http2: bool)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -143,6 +151,9 @@ impl Server {
         let service = self.router.clone().map_request(move |mut request: Request<Incoming>| {
             let address = client_address(&trusted, peer, request.headers());
             request.extensions_mut().insert(PeerAddress(address));
+            if let Some(key) = key {
+                request.extensions_mut().insert(key);
+            }
             request.map(Body::new)
         });
         let (service, io) =

@@ -4,7 +4,7 @@ use crate::{
     health,
     listen::Server,
     observe,
-    tls::{self, Tls},
+    tls::{self, Asked, Tls},
 };
 use axum::Router;
 use postern_border::Border;
@@ -85,9 +85,16 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let signals = Signals::catch()?;
     // Addresses first: what cannot be listened on is said before anything is promised.
     let tls = Tls::load(&config.listeners)?;
-    let listeners = bind_all(&config.listeners.client, &config.listeners.client_tls, tls.as_ref()).await?;
-    let for_servers =
-        bind_all(&config.listeners.federation, &config.listeners.federation_tls, tls.as_ref()).await?;
+    let listeners =
+        bind_all(&config.listeners.client, &config.listeners.client_tls, tls.as_ref(), Asked::Nothing)
+            .await?;
+    let for_servers = bind_all(
+        &config.listeners.federation,
+        &config.listeners.federation_tls,
+        tls.as_ref(),
+        Asked::Certificate,
+    )
+    .await?;
     // Other servers are answered where clients are, too: behind one proxy, as is usual.
     let for_officers = postern_admin::router(api.clone(), border.clone(), federation.clone());
     let router = postern_client::router(api.clone()).merge(federation.router()).merge(for_officers);
@@ -238,14 +245,15 @@ async fn bind_all(
     plain: &[SocketAddr],
     with_tls: &[SocketAddr],
     tls: Option<&Arc<Tls>>,
-) -> Result<Vec<(TcpListener, Option<Arc<Tls>>)>, Error> {
+    asked: Asked,
+) -> Result<Vec<(TcpListener, Option<(Arc<Tls>, Asked)>)>, Error> {
     let mut listeners = Vec::new();
     for address in plain {
         listeners.push((bind(*address).await?, None));
     }
     for address in with_tls {
         let tls = tls.ok_or(Error::NoCertificate)?.clone();
-        listeners.push((bind(*address).await?, Some(tls)));
+        listeners.push((bind(*address).await?, Some((tls, asked))));
     }
     Ok(listeners)
 }

@@ -12,7 +12,7 @@ use postern_policy::{
     decide::{self, Action, Resource},
 };
 use postern_rooms::{
-    Asker, CreateRoom, Draft, Entry, Error as RoomsError, Event, Form, Gate, Later, Rooms, now_ms,
+    Asker, CreateRoom, Draft, Entry, Error as RoomsError, Event, Form, Gate, Later, Pins, Rooms, now_ms,
     version::Version, view::Viewer,
 };
 use ruma::{RoomId, ServerName, UserId};
@@ -406,6 +406,15 @@ impl Gate for Border {
 
     fn is_by_hand(&self, server: &ServerName) -> bool {
         self.standing().by_hand.values().any(|way| way.peer == *server)
+    }
+
+    fn pins(&self, server: &ServerName) -> Pins {
+        self.standing().peer(server).pins.clone()
+    }
+
+    fn other_key(&self, server: &ServerName, why: &str) {
+        tracing::error!(target: "postern::border", %server, why, "a server is not the one it has to be");
+        self.refuse("tls_pin", server.as_str(), "", why);
     }
 
     fn takes_request(&self, server: &ServerName) -> bool {

@@ -106,6 +106,10 @@ pub struct PeerEntry {
     /// The label of its events that say none, as text; without, that of the room.
     #[serde(default)]
     pub default_label: Option<String>,
+    /// Digests of the public keys (SHA-256 of the `SubjectPublicKeyInfo`, base64) of which its certificates have to have one, both
+    /// where it is reached and where it comes from; without, any will do that is for its name.
+    #[serde(default)]
+    pub tls_pins: Vec<String>,
     /// When it is spoken with, UTC; without, always.
     #[serde(default)]
     pub hours: Vec<Hours>,

@@ -10,6 +10,7 @@ use crate::{
     settings::{DeviceEntry, Directory, FILE, Hours, PeerEntry, UserEntry, Wrong},
     table::{HolderKind, Tables, Written},
 };
+use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
 use postern_graph::{EventNum, RoomNum};
 use postern_guards::Guards;
 use postern_policy::{
@@ -17,7 +18,7 @@ use postern_policy::{
     decide::{self, Accepted, Base, Decider, Question, Sources},
     spif::Spif,
 };
-use postern_rooms::glob::Glob;
+use postern_rooms::{Pins, glob::Glob};
 use quick_cache::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 use std::{
@@ -88,6 +89,8 @@ pub(crate) struct Peer {
     pub(crate) accreditation: Arc<ResolvedClearance>,
     pub(crate) default_label: Option<Label>,
     pub(crate) rooms: Option<BTreeSet<OwnedRoomId>>,
+    /// Digests of public keys, one of which its certificates have to have.
+    pub(crate) pins: Pins,
     pub(crate) hours: Vec<Hours>,
     pub(crate) requests_per_second: Option<u32>,
     /// As policies see it.
@@ -291,6 +294,7 @@ impl Standing {
             accreditation: self.unknown.clone(),
             default_label: None,
             rooms: None,
+            pins: Pins::default(),
             hours: Vec::new(),
             requests_per_second: None,
             server: Arc::new(decide::Server { name: name.to_string(), ..decide::Server::default() }),
@@ -355,6 +359,11 @@ fn security_policies(mut spifs: Vec<Spif>) -> Result<Policies, Error> {
     Policies::new(spifs).map_err(wrong)
 }
 
+/// A digest in base64, as `curl --pinnedpubkey` has it or without `sha256//` before it.
+fn pin_of(text: &str) -> Option<[u8; 32]> {
+    BASE64.decode(text.strip_prefix("sha256//").unwrap_or(text)).ok()?.try_into().ok()
+}
+
 fn read_peer(
     reader: &mut Reader<'_>,
     links: &HashMap<String, (Arc<ResolvedClearance>, Arc<decide::Link>)>,
@@ -378,7 +387,16 @@ fn read_peer(
         reader.wrong.push(format!("{place}: hours are from 0 to 24, days from 1 (Monday) to 7"));
     }
     let default_label = reader.label(&format!("{place}: default_label"), entry.default_label.as_deref());
+    let pins = entry.tls_pins.iter().filter_map(|text| {
+        let pin = pin_of(text);
+        if pin.is_none() {
+            reader.wrong.push(format!("{place}: tls_pins: {text:?} is no SHA-256 digest in base64"));
+        }
+        pin
+    });
+    let pins: Pins = pins.collect();
     Peer {
+        pins,
         is_known: true,
         clearance: link.map_or_else(|| own.clone(), |(link, _)| Arc::new(own.meet(link))),
         accreditation: link

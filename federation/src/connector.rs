@@ -9,6 +9,7 @@ use crate::{
     address::Guard,
     discovery::{self, literal},
     dns::Dns,
+    trust::key_digest,
 };
 use bytes::{Bytes, BytesMut};
 use futures::{
@@ -27,9 +28,12 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use parking_lot::RwLock;
+use postern_rooms::Pins;
+use quick_cache::sync::Cache;
 use ruma::ServerName;
 use rustls::{ClientConfig, pki_types::ServerName as CertificateName};
 use std::{
+    convert::Infallible,
     fmt, io,
     net::SocketAddr,
     pin::Pin,
@@ -60,6 +64,8 @@ const ORDINARY_BYTES: usize = 32 << 20;
 const LARGE_AT_ONCE: usize = 4;
 /// How long the other side may take for the next piece of a stream.
 const STALLED: Duration = Duration::from_secs(30);
+/// Sets of keys for which connections are kept.
+const PINNED: usize = 1_000;
 /// What is said about who asks.
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("Postern/", env!("CARGO_PKG_VERSION")));
 
@@ -81,6 +87,9 @@ pub enum Broken {
     /// The answer is compressed, which was not asked for.
     #[error("the answer is compressed, which was not asked for")]
     Compressed,
+    /// The other side has another key than it has to have. Nothing was sent.
+    #[error("{0}")]
+    OtherKey(String),
 }
 
 /// Why a connection was not made.
@@ -100,14 +109,25 @@ enum DialError {
     Tcp(SocketAddr, io::Error),
     #[error("TLS: {0}")]
     Tls(io::Error),
+    #[error("the certificate of {0} has another public key than it has to have")]
+    OtherKey(String),
 }
 
 /// How a host of a URI is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+enum Way {
     /// As a server name after delegation: SRV records, port 8448.
     Federation,
     /// As on the web: port 443.
+    Web,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone)]
+pub enum Whither {
+    /// To a server, whose certificate has to have one of these keys if any are named.
+    Server(Pins),
+    /// Somewhere on the web.
     Web,
 }
 
@@ -124,23 +144,43 @@ pub struct Connector {
 struct Clients {
     federation: Client<Dial, Full<Bytes>>,
     web: Client<Dial, Full<Bytes>>,
+    /// Connections to servers that have to have one of these keys.
+    pinned: Cache<Pins, Client<Dial, Full<Bytes>>>,
+    dial: Dial,
 }
 
 impl Clients {
     fn new(places: &Arc<Places>, tls: ClientConfig) -> Self {
         let tls = TlsConnector::from(Arc::new(tls));
-        let client = |way| {
-            Client::builder(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(IDLE)
-                .pool_max_idle_per_host(IDLE_PER_HOST)
-                .http2_keep_alive_interval(PROBE)
-                .http2_max_header_list_size(HEADER_BYTES)
-                .build(Dial { way, places: places.clone(), tls: tls.clone() })
-        };
-        Self { federation: client(Way::Federation), web: client(Way::Web) }
+        let dial = Dial { way: Way::Federation, places: places.clone(), tls, pins: Pins::default() };
+        Self {
+            federation: client(dial.clone()),
+            web: client(Dial { way: Way::Web, ..dial.clone() }),
+            pinned: Cache::new(PINNED),
+            dial,
+        }
     }
+
+    /// The connections to a server that has to have one of these keys, if any are named.
+    fn to_server(&self, pins: &Pins) -> Client<Dial, Full<Bytes>> {
+        if pins.is_empty() {
+            return self.federation.clone();
+        }
+        let make = || Ok::<_, Infallible>(client(Dial { pins: pins.clone(), ..self.dial.clone() }));
+        let Ok(client) = self.pinned.get_or_insert_with(pins, make);
+        client
+    }
+}
+
+fn client(dial: Dial) -> Client<Dial, Full<Bytes>> {
+    Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_PER_HOST)
+        .http2_keep_alive_interval(PROBE)
+        .http2_max_header_list_size(HEADER_BYTES)
+        .build(dial)
 }
 
 impl Connector {
@@ -164,7 +204,7 @@ impl Connector {
     /// [`Broken`]
     pub async fn send(
         &self,
-        way: Way,
+        whither: &Whither,
         mut request: Request<Bytes>,
         deadline: Instant,
     ) -> Result<Response<Incoming>, Broken> {
@@ -177,14 +217,14 @@ impl Connector {
         let host = HeaderValue::from_str(host.as_str()).map_err(http::Error::from)?;
         request.headers_mut().insert(header::HOST, host);
         request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
-        let client = match way {
-            Way::Federation => self.clients.read().federation.clone(),
-            Way::Web => self.clients.read().web.clone(),
+        let client = match whither {
+            Whither::Server(pins) => self.clients.read().to_server(pins),
+            Whither::Web => self.clients.read().web.clone(),
         };
         let answer = timeout_at(deadline, client.request(request.map(Full::new)))
             .await
             .map_err(|_| Broken::Late)?
-            .map_err(|error| Broken::Connection(causes(&error)))?;
+            .map_err(|error| broken(&error))?;
         let encoding = answer.headers().get(header::CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return Err(Broken::Compressed);
@@ -198,12 +238,12 @@ impl Connector {
     /// [`Broken`]
     pub async fn ask(
         &self,
-        way: Way,
+        whither: &Whither,
         request: Request<Bytes>,
         deadline: Instant,
         bound: usize,
     ) -> Result<Response<Bytes>, Broken> {
-        let (head, body) = self.send(way, request, deadline).await?.into_parts();
+        let (head, body) = self.send(whither, request, deadline).await?.into_parts();
         Ok(Response::from_parts(head, self.gather(body, bound, deadline).await?))
     }
 
@@ -274,6 +314,18 @@ impl Opened {
     }
 }
 
+/// Why there was no connection.
+fn broken(error: &(dyn std::error::Error + 'static)) -> Broken {
+    let mut cause = Some(error);
+    while let Some(one) = cause {
+        if let Some(DialError::OtherKey(_)) = one.downcast_ref() {
+            return Broken::OtherKey(one.to_string());
+        }
+        cause = one.source();
+    }
+    Broken::Connection(causes(error))
+}
+
 /// An error with what caused it, in one line.
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -307,6 +359,8 @@ struct Dial {
     way: Way,
     places: Arc<Places>,
     tls: TlsConnector,
+    /// Keys, one of which the other side has to have, if any are named.
+    pins: Pins,
 }
 
 impl fmt::Debug for Dial {
@@ -350,6 +404,12 @@ impl Dial {
                 .map_err(|_| DialError::Host(host.to_owned()))?,
         };
         let stream = self.tls.connect(name, stream).await.map_err(DialError::Tls)?;
+        if !self.pins.is_empty() {
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            if !shown.and_then(key_digest).is_some_and(|key| self.pins.contains(&key)) {
+                return Err(DialError::OtherKey(host.to_owned()));
+            }
+        }
         Ok(Link(TokioIo::new(stream)))
     }
 

@@ -46,11 +46,12 @@ mod x_matrix;
 
 pub use address::Guard;
 pub use carried::{Exported, Fault, Imported, Resynced};
-pub use connector::{Broken, Connector, Opened, Way};
+pub use connector::{Broken, Connector, Opened, Whither};
 pub use error::{Error, PeerError};
 pub use outbox::Followers;
 pub use peers::Peers;
 pub use ring::KeyRing;
+pub use trust::key_digest;
 
 use axum::Router;
 use dashmap::DashMap;

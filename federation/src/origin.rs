@@ -12,7 +12,7 @@ use axum::{
 use http::{HeaderMap, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use postern_rooms::keys::request_text;
-use postern_web::{ApiError, ClientAddress, Strict, check_object, parse_json};
+use postern_web::{ApiError, ClientAddress, PeerKey, Strict, check_object, parse_json};
 use ruma::{OwnedServerName, ServerName};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -89,6 +89,21 @@ async fn authenticate(federation: &Federation, request: Request) -> Result<Reque
     }
     if !known.iter().all(|(key, claim)| verifies(key, &claim.sig, text.as_bytes())) {
         return Err(unauthorized(format!("the signature of {origin} is wrong")));
+    }
+    if let Some(gate) = parts.rooms.gate() {
+        let pins = gate.pins(&origin);
+        let shown = head.extensions.get::<PeerKey>();
+        if !pins.is_empty() && !shown.is_some_and(|PeerKey(key)| pins.contains(key)) {
+            let why = if shown.is_some() {
+                "its certificate has another public key"
+            } else {
+                "it showed no certificate"
+            };
+            gate.other_key(&origin, why);
+            return Err(ApiError::forbidden(format!(
+                "{origin} has to come with the certificate that is known of it: {why}"
+            )));
+        }
     }
     if parts.rooms.gate().is_some_and(|gate| !gate.takes_request(&origin)) {
         return Err(ApiError::limit_exceeded(REQUEST_PAUSE_MS));

@@ -4,7 +4,7 @@ use crate::{
     Error, PeerError,
     address::Guard,
     backoff::{Backoff, Leave},
-    connector::{Broken, Connector, Opened, Way},
+    connector::{Broken, Connector, Opened, Whither},
     discovery::Discovery,
     dns::System,
     trust,
@@ -199,7 +199,7 @@ impl Peers {
         let request = self.request(server, Method::GET, path, None, true).await?;
         let deadline = Instant::now() + patience;
         let url = Url::parse(&request.uri().to_string()).ok();
-        let answer = self.connector.send(Way::Federation, request, deadline).await;
+        let answer = self.connector.send(&self.whither(server), request, deadline).await;
         let answer = self.noted(server, leave, answer)?;
         if let Some(url) = url.and_then(|url| redirected(&url, answer.status(), answer.headers())) {
             return self.open_location(url.as_str(), patience).await;
@@ -216,7 +216,7 @@ impl Peers {
         let request =
             Request::get(url).body(Bytes::new()).map_err(|e| PeerError::BadAnswer(e.to_string()))?;
         let deadline = Instant::now() + patience;
-        let answer = self.connector.send(Way::Web, request, deadline).await.map_err(broken)?;
+        let answer = self.connector.send(&Whither::Web, request, deadline).await.map_err(broken)?;
         self.opened(answer, deadline).await
     }
 
@@ -250,8 +250,9 @@ impl Peers {
         }
         let request = self.request(server, method, path, body, false).await?;
         let deadline = Instant::now() + patience;
-        let answer = self.connector.ask(Way::Federation, request, deadline, bound).await.map_err(broken)?;
-        parsed(&answer)
+        let answer = self.connector.ask(&self.whither(server), request, deadline, bound).await;
+        self.look_at_key(server, &answer);
+        parsed(&answer.map_err(broken)?)
     }
 
     async fn signed<A: DeserializeOwned>(
@@ -276,7 +277,7 @@ impl Peers {
         self.rooms.settled().await.map_err(|error| PeerError::Unsendable(error.to_string()))?;
         let request = self.request(server, method, path, content.as_ref(), true).await?;
         let deadline = Instant::now() + patience;
-        let answer = self.connector.ask(Way::Federation, request, deadline, bound).await;
+        let answer = self.connector.ask(&self.whither(server), request, deadline, bound).await;
         parsed(&self.noted(server, leave, answer)?)
     }
 
@@ -316,6 +317,18 @@ impl Peers {
         request.uri(uri).body(body).map_err(|error| unsendable(&error))
     }
 
+    /// How a server is reached.
+    fn whither(&self, server: &ServerName) -> Whither {
+        Whither::Server(self.rooms.gate().map(|gate| gate.pins(server)).unwrap_or_default())
+    }
+
+    /// Tells the border of a server that has another key than it has to have.
+    fn look_at_key<B>(&self, server: &ServerName, answer: &Result<Response<B>, Broken>) {
+        if let (Err(Broken::OtherKey(why)), Some(gate)) = (answer, self.rooms.gate()) {
+            gate.other_key(server, why);
+        }
+    }
+
     /// Takes note of how a server answered.
     fn noted<B>(
         &self,
@@ -323,6 +336,7 @@ impl Peers {
         leave: Leave,
         answer: Result<Response<B>, Broken>,
     ) -> Result<Response<B>, PeerError> {
+        self.look_at_key(server, &answer);
         let outcome = match &answer {
             Ok(answer) => match answer.status().as_u16() {
                 // Of a proxy whose server is away, or of one that has too much to do.
@@ -337,7 +351,7 @@ impl Peers {
             },
             Err(error) => {
                 tracing::debug!(%server, %error, "a server was not reached");
-                if matches!(error, Broken::Connection(_) | Broken::Late) {
+                if matches!(error, Broken::Connection(_) | Broken::Late | Broken::OtherKey(_)) {
                     self.backoff.failed(server, leave, None);
                 }
                 "failed"
@@ -356,7 +370,9 @@ fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
 fn broken(error: Broken) -> PeerError {
     match error {
         Broken::Request(error) => PeerError::Unsendable(error.to_string()),
-        Broken::Connection(_) | Broken::Late => PeerError::Unreachable(error.to_string()),
+        Broken::Connection(_) | Broken::Late | Broken::OtherKey(_) => {
+            PeerError::Unreachable(error.to_string())
+        }
         Broken::TooLarge(_) | Broken::Compressed => PeerError::BadAnswer(error.to_string()),
     }
 }

@@ -4,7 +4,9 @@ use crate::Error;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::ParsedCertificate,
 };
+use sha2::{Digest, Sha256};
 use std::{path::Path, sync::Arc};
 
 /// TLS towards other servers: the operating system's authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR` are heeded) with
@@ -45,6 +47,14 @@ pub fn client(config: &postern_config::Federation) -> Result<ClientConfig, Error
     Ok(client)
 }
 
+/// The digest (SHA-256) of the public key in a certificate: of its `SubjectPublicKeyInfo`, which outlives the renewal of a
+/// certificate (RFC 7469, section 2.4). Nothing if it is no certificate.
+#[must_use]
+pub fn key_digest(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {
+    let certificate = ParsedCertificate::try_from(certificate).ok()?;
+    Some(Sha256::digest(certificate.subject_public_key_info()).into())
+}
+
 fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::Setup(format!("{}: {error}", path.display()))
 }
@@ -54,4 +64,22 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
         .and_then(Iterator::collect)
         .map_err(|error| unusable(path, &error))?;
     if found.is_empty() { Err(unusable(path, &"there is no certificate in it")) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, KeyPair, PublicKeyData};
+
+    #[test]
+    fn a_key_has_one_digest_in_every_certificate() {
+        let key = KeyPair::generate().unwrap();
+        let certificate = |name: &str| {
+            CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap().der().clone()
+        };
+        let digest: [u8; 32] = Sha256::digest(key.subject_public_key_info()).into();
+        assert_eq!(key_digest(&certificate("a.example")), Some(digest));
+        assert_eq!(key_digest(&certificate("b.example")), Some(digest));
+        assert_eq!(key_digest(&CertificateDer::from(vec![0x30, 0])), None);
+    }
 }

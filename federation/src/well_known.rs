@@ -1,7 +1,7 @@
 //! Fetching `/.well-known/matrix/server`.
 
 use crate::{
-    connector::{Connector, Way},
+    connector::{Connector, Whither},
     discovery::{self, Delegated, WellKnown},
 };
 use bytes::Bytes;
@@ -34,7 +34,7 @@ impl OverWeb {
         let mut url = Url::parse(&format!("https://{host}/.well-known/matrix/server")).ok()?;
         for _ in 0..=REDIRECTS {
             let request = Request::get(url.as_str()).body(Bytes::new()).ok()?;
-            let answer = match self.0.ask(Way::Web, request, deadline, BYTES).await {
+            let answer = match self.0.ask(&Whither::Web, request, deadline, BYTES).await {
                 Ok(answer) => answer,
                 Err(error) => {
                     tracing::debug!(host, %error, "no well-known");

@@ -62,6 +62,9 @@ pub enum Entry {
 /// What a gate does later.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
+/// Digests (SHA-256) of public keys: of their `SubjectPublicKeyInfo` (RFC 7469, section 2.4).
+pub type Pins = Arc<[[u8; 32]]>;
+
 /// Decides what crosses the border. What it is asked it answers from what is stored and from its policies, at once.
 pub trait Gate: Send + Sync + Debug {
     /// Whether this server speaks with another one at all now.
@@ -71,6 +74,14 @@ pub trait Gate: Send + Sync + Debug {
     fn is_by_hand(&self, _server: &ServerName) -> bool {
         false
     }
+
+    /// Digests (SHA-256) of the public keys of which a server's certificates have to have one; none if any will do.
+    fn pins(&self, _server: &ServerName) -> Pins {
+        Pins::default()
+    }
+
+    /// Notes that a server showed another key than one of these, or none.
+    fn other_key(&self, _server: &ServerName, _why: &str) {}
 
     /// Whether another server may make one more request now.
     fn takes_request(&self, server: &ServerName) -> bool;

@@ -20,12 +20,22 @@ pub struct Peer<'a>(pub &'a Seat, pub &'a str, pub &'a str);
 impl Enclave {
     /// Starts an enclave whose users are cleared like this, with these peers and these lines of `border.toml`.
     pub fn start(seat: &Seat, clearance: &str, peers: &[Peer<'_>], more: &str) -> Self {
+        Self::start_with(seat, clearance, peers, more, &[])
+    }
+
+    /// The same with these settings of the server.
+    pub fn start_with(
+        seat: &Seat,
+        clearance: &str,
+        peers: &[Peer<'_>],
+        more: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().display().to_string();
-        let enclave = Self {
-            server: Server::seated(PROGRAM, seat, &[("border.directory", &path), ("log.level", "info")]),
-            directory,
-        };
+        let mut all = vec![("border.directory", path.as_str()), ("log.level", "info")];
+        all.extend(settings);
+        let enclave = Self { server: Server::seated(PROGRAM, seat, &all), directory };
         enclave.write("border.toml", &document(clearance, peers, more));
         enclave.server.start_again();
         enclave

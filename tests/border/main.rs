@@ -8,6 +8,7 @@ mod enclaves;
 mod inside;
 mod labels;
 mod officers;
+mod pins;
 mod policies;
 mod policy_server;
 mod rooms;

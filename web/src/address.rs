@@ -7,6 +7,11 @@ use std::{convert::Infallible, net::SocketAddr};
 #[derive(Debug, Clone, Copy)]
 pub struct PeerAddress(pub SocketAddr);
 
+/// The digest (SHA-256) of the public key in the certificate that was shown on the connection of a request; put into requests
+/// by listeners that ask for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerKey(pub [u8; 32]);
+
 /// The address a request comes from, without its port, for counting who asks how often. It is empty if no listener has
 /// said it.
 #[derive(Debug, Clone, PartialEq, Eq)]

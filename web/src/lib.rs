@@ -6,7 +6,7 @@ mod error;
 mod limiter;
 mod strict;
 
-pub use address::{ClientAddress, PeerAddress};
+pub use address::{ClientAddress, PeerAddress, PeerKey};
 pub use elsewhere::{Elsewhere, Nowhere, Pending};
 pub use error::ApiError;
 pub use limiter::{Class, Limiter, Rate};

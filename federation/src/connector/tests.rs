@@ -30,19 +30,19 @@ fn connector(allow: &[&str]) -> Connector {
     Connector::new(Arc::new(Everywhere([127, 0, 0, 1].into())), guard, tls, Duration::from_secs(2))
 }
 
-async fn ask(connector: &Connector, way: Way, url: &str) -> String {
+async fn ask(connector: &Connector, whither: &Whither, url: &str) -> String {
     let request = Request::get(url).body(Bytes::new()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
-    connector.ask(way, request, deadline, 100).await.unwrap_err().to_string()
+    connector.ask(whither, request, deadline, 100).await.unwrap_err().to_string()
 }
 
 #[tokio::test]
 async fn attack_57_and_58_a_name_that_leads_to_a_special_address_is_not_connected_to() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    for way in [Way::Federation, Way::Web] {
+    for whither in [&Whither::Server(Pins::default()), &Whither::Web] {
         for host in ["rebound.test", "127.0.0.1", "[::ffff:127.0.0.1]", "[::1]"] {
-            let error = ask(&connector(&[]), way, &format!("https://{host}:{port}/")).await;
+            let error = ask(&connector(&[]), whither, &format!("https://{host}:{port}/")).await;
             assert!(error.contains("allow_addresses"), "{host}: {error}");
         }
     }
@@ -56,7 +56,7 @@ async fn an_address_that_is_allowed_is_connected_to_and_its_certificate_is_check
     let port = listener.local_addr().unwrap().port();
     let connector = connector(&["127.0.0.0/8"]);
     let url = format!("https://rebound.test:{port}/");
-    let (error, accepted) = tokio::join!(ask(&connector, Way::Web, &url), async {
+    let (error, accepted) = tokio::join!(ask(&connector, &Whither::Web, &url), async {
         drop(listener.accept().await.unwrap());
         true
     });
@@ -67,13 +67,14 @@ async fn an_address_that_is_allowed_is_connected_to_and_its_certificate_is_check
 async fn a_server_that_says_nothing_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let error = ask(&connector(&["127.0.0.1/32"]), Way::Web, &format!("https://127.0.0.1:{port}/")).await;
+    let error =
+        ask(&connector(&["127.0.0.1/32"]), &Whither::Web, &format!("https://127.0.0.1:{port}/")).await;
     assert!(error.contains("too long"), "{error}");
 }
 
 #[tokio::test]
 async fn attack_57_and_58_only_https_is_spoken_and_a_url_has_no_user() {
     for url in ["http://a.test/", "https://user@a.test/"] {
-        assert!(!ask(&connector(&[]), Way::Web, url).await.contains("allow_addresses"), "{url}");
+        assert!(!ask(&connector(&[]), &Whither::Web, url).await.contains("allow_addresses"), "{url}");
     }
 }
