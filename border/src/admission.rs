@@ -3,7 +3,7 @@
 use crate::{
     Border, Error,
     acls::{self, ACL},
-    facts::{ENCRYPTION, FLOOR, LABEL, RoomFacts, room_facts, text_of},
+    facts::{DIRECT, ENCRYPTION, FLOOR, LABEL, RoomFacts, room_facts, text_of},
     gate::{dominates, why_not},
     rulings::{rule, within},
     standing::Standing,
@@ -36,6 +36,9 @@ impl Border {
         request: &mut CreateRoom,
     ) -> Result<(), Error> {
         self.give_label(standing, rooms, request)?;
+        if request.is_direct && request.creation_content.contains_key(LABEL) {
+            request.creation_content.insert(DIRECT.to_owned(), true.into());
+        }
         // Where it stands is not known yet; what it says is.
         let mut facts = RoomFacts::of(standing, room_id!("!room").to_owned(), &request.creation_content);
         for held in [&facts.ceiling, &facts.floor] {
@@ -106,7 +109,11 @@ impl Border {
             Some(space) => room_facts(standing, rooms, space)?.label.clone(),
             None => None,
         };
-        if let Some(label) = label.or_else(|| standing.default_label.clone()) {
+        let of_preset = || {
+            let (_, label) = standing.preset_labels.iter().find(|(preset, _)| *preset == request.preset)?;
+            label.clone()
+        };
+        if let Some(label) = label.or_else(of_preset).or_else(|| standing.default_label.clone()) {
             let label = standing.policies.complete(&label).map_err(|error| forbidden(error.to_string()))?;
             request.creation_content.insert(LABEL.to_owned(), label.to_json());
         }

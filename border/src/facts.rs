@@ -15,6 +15,9 @@ pub const FLOOR: &str = "io.postern.floor";
 /// The content key, in create events, of the room's rule for end-to-end encryption.
 pub const ENCRYPTION: &str = "io.postern.encryption";
 
+/// The content key, in create events of labelled rooms, of whether the room was made as a direct chat.
+pub const DIRECT: &str = "io.postern.direct";
+
 /// A label as it counts: what it comes to, or why it means nothing here. What means nothing is above all.
 pub(crate) type Held = Result<Arc<Resolved>, Arc<str>>;
 
@@ -87,6 +90,7 @@ impl RoomFacts {
             },
             encryption,
             federate,
+            direct: content.get(DIRECT).and_then(Value::as_bool).unwrap_or(false),
             ..decide::Room::default()
         };
         Self {

@@ -1,10 +1,36 @@
 //! Who may have a file.
 
-use crate::{Border, Error, facts::room_facts, gate::dominates, limits, standing::Standing};
+use crate::{
+    Border, Error,
+    facts::{Held, room_facts, text_of},
+    gate::{dominates, why_not},
+    limits,
+    rulings::{across, rule, within},
+    standing::Standing,
+};
+use futures::stream;
 use postern_graph::UserNum;
-use postern_policy::ResolvedClearance;
-use postern_rooms::{Asker, Event, Form, Rooms, view::Viewer};
-use std::sync::Arc;
+use postern_guards::File;
+use postern_media::Record;
+use postern_policy::{
+    Label, ResolvedClearance,
+    decide::{self, Action, Resource},
+};
+use postern_rooms::{Asker, Error as RoomsError, Event, Form, Rooms, now_ms, view::Viewer};
+use ruma::{ServerName, UserId};
+use serde_json::Value;
+use std::{collections::BTreeSet, io, sync::Arc};
+use tokio_util::io::StreamReader;
+
+/// For how long it counts what was found in a file, milliseconds.
+const FILE_LOOKED_AT_MS: u64 = 86_400_000;
+
+/// The label of a file.
+pub(crate) struct FileLabel {
+    pub(crate) held: Held,
+    /// For people.
+    pub(crate) text: String,
+}
 
 impl Border {
     /// Whether somebody may have a file: who may see an event that shows it. In encrypted rooms no event says which file it
@@ -16,23 +42,24 @@ impl Border {
         asker: Asker<'_>,
         media: &str,
     ) -> Result<bool, Error> {
+        if let Some(label) = self.label_of(standing, media)
+            && !dominates(&*self.clearance_of(standing, asker)?, &label.held)
+        {
+            return Ok(false);
+        }
         let shown = rooms.events_showing(media, limits::SHOWING_EVENTS)?;
         for event in self.vouched(standing, rooms, media, &shown)? {
             if self.sees_file(standing, rooms, asker, &event)? {
                 return Ok(true);
             }
         }
-        let clearance = match asker {
-            Asker::Server(server) => standing.peer(server).clearance.clone(),
-            Asker::User(Some(user)) => {
-                let uploader = self.uploader_of(media);
-                if uploader.is_some() && uploader == rooms.user(user)? {
-                    return Ok(true);
-                }
-                self.holder(standing, user, "")?.clearance.clone()
+        if let Asker::User(Some(user)) = asker {
+            let uploader = self.uploader_of(media);
+            if uploader.is_some() && uploader == rooms.user(user)? {
+                return Ok(true);
             }
-            Asker::User(None) => Arc::new(standing.policies.uncleared()),
-        };
+        }
+        let clearance = self.clearance_of(standing, asker)?;
         if shown.is_empty() {
             self.is_cleared_for_unshown(standing, rooms, &clearance, media)
         } else {
@@ -132,6 +159,130 @@ impl Border {
             },
             Asker::User(None) => self.is_plain(standing, rooms, &facts, event),
         }
+    }
+
+    fn clearance_of(&self, standing: &Standing, asker: Asker<'_>) -> Result<Arc<ResolvedClearance>, Error> {
+        Ok(match asker {
+            Asker::Server(server) => standing.peer(server).clearance.clone(),
+            Asker::User(Some(user)) => self.holder(standing, user, "")?.clearance.clone(),
+            Asker::User(None) => Arc::new(standing.policies.uncleared()),
+        })
+    }
+
+    /// The label of a file that is here, if it was given one.
+    pub(crate) fn label_of(&self, standing: &Standing, media: &str) -> Option<FileLabel> {
+        let (server, id) = media.split_once('/')?;
+        let kept = self.0.media.record(server, id).ok()?.label?;
+        let label = serde_json::from_str::<Value>(&kept)
+            .map_err(|error| error.to_string())
+            .and_then(|label| Label::from_json(&label).map_err(|error| error.to_string()));
+        Some(match label {
+            Ok(label) => FileLabel { held: standing.resolve(Some(&label)), text: text_of(standing, &label) },
+            Err(error) => FileLabel { held: Err(error.into()), text: kept },
+        })
+    }
+
+    /// The label a file gets of which its uploader says the type and the label.
+    pub(crate) fn uploads(
+        &self,
+        standing: &Standing,
+        user: &UserId,
+        device: &str,
+        (content_type, label): (Option<&str>, Option<&str>),
+    ) -> Result<Option<String>, Error> {
+        if label.is_none() && !standing.watches_all {
+            return Ok(None);
+        }
+        let forbidden = |why: String| Error::from(RoomsError::Forbidden(why));
+        let read =
+            |said| standing.policies.parse_label(said).and_then(|label| standing.policies.complete(&label));
+        let label = label.map(read).transpose().map_err(|error| forbidden(error.to_string()))?;
+        let held = standing.resolve(label.as_ref());
+        let holder = self.holder(standing, user, device)?;
+        if !dominates(&holder.clearance, &held) {
+            let why = why_not(standing, &holder.clearance, &held);
+            return Err(forbidden(format!("you are not cleared for what you want to upload: {why}")));
+        }
+        let resource = Resource::Media(Arc::new(decide::Media {
+            id: String::new(),
+            r#type: content_type.unwrap_or_default().to_owned(),
+            size: 0,
+            room: None,
+            label: label.as_ref().map(|label| text_of(standing, label)),
+        }));
+        let mut question = within(holder.user.clone(), Action::Send, resource, true);
+        question.context.sender_dominates = true;
+        question.context.via = decide::Door::Media;
+        let ruling = rule(standing, &self.0.ledger, question);
+        if !ruling.allowed {
+            self.refuse("send", user.as_str(), "", &ruling.why);
+            return Err(forbidden(format!("you may not upload this: {}", ruling.why)));
+        }
+        Ok(label.map(|label| label.to_canonical_json()))
+    }
+
+    /// Whether a file of this server may go to another one, which was found to be cleared for it, with what the guards find.
+    pub(crate) async fn leaves(&self, server: &ServerName, media: &str) -> Result<bool, Error> {
+        let standing = self.standing();
+        let Some((own, id)) = media.split_once('/') else { return Ok(true) };
+        let Ok(record) = self.0.media.record(own, id) else { return Ok(true) };
+        if !standing.watches_all && record.label.is_none() {
+            return Ok(true);
+        }
+        let label = self.label_of(&standing, media);
+        let peer = standing.peer(server);
+        let cleared = label.as_ref().is_none_or(|label| dominates(&peer.clearance, &label.held));
+        // Which one it is, is asked where some policy wants to know it.
+        let name = if standing.is_particular { format!("mxc://{media}") } else { String::new() };
+        let resource = Resource::Media(Arc::new(decide::Media {
+            id: name,
+            r#type: record.content_type.clone().unwrap_or_default(),
+            size: if standing.is_particular { record.size } else { 0 },
+            room: None,
+            label: label.map(|label| label.text),
+        }));
+        let mut question = across(&peer, Action::Release, resource, cleared);
+        question.context.via = decide::Door::Media;
+        question.context.guard = (*self.found_in_file(&standing, own, id, &record).await?).clone();
+        let ruling = rule(&standing, &self.0.ledger, question);
+        if !ruling.allowed {
+            self.refuse("file", server.as_str(), media, &ruling.why);
+        }
+        Ok(ruling.allowed)
+    }
+
+    /// What the guards find in a file: looked for once a day, as scanners learn of new viruses.
+    async fn found_in_file(
+        &self,
+        standing: &Standing,
+        server: &str,
+        id: &str,
+        record: &Record,
+    ) -> Result<Arc<BTreeSet<String>>, Error> {
+        let Some(guards) = &standing.guards else { return Ok(Arc::default()) };
+        let content = (record.sha256.clone(), record.file_name.clone(), record.content_type.clone());
+        if let Some((until, found)) = standing.files.get(&content)
+            && now_ms() < until
+        {
+            return Ok(found);
+        }
+        let file = File {
+            name: record.file_name.as_deref(),
+            media_type: record.content_type.as_deref(),
+            size: Some(record.size),
+        };
+        let pieces = self.0.media.read(server, id, 0..record.size);
+        let pieces = stream::iter(pieces.map(|piece| piece.map_err(io::Error::other)));
+        let verdict = guards
+            .inspect_file(&file, StreamReader::new(pieces))
+            .await
+            .map_err(|error| postern_media::Error::Internal(error.to_string()))?;
+        let found = Arc::new(verdict.classes().clone());
+        // A scanner that cannot be asked now may be asked later.
+        if !verdict.contains("antivirus:unavailable") {
+            standing.files.insert(content, (now_ms() + FILE_LOOKED_AT_MS, found.clone()));
+        }
+        Ok(found)
     }
 
     fn uploader_of(&self, media: &str) -> Option<UserNum> {

@@ -503,6 +503,20 @@ impl Gate for Border {
         self.fetches(&self.standing(), rooms, asker, media).map_err(told)
     }
 
+    fn may_leave<'a>(&'a self, server: &'a ServerName, media: &'a str) -> Later<'a, bool> {
+        Box::pin(async move { self.leaves(server, media).await.map_err(told) })
+    }
+
+    fn uploading(
+        &self,
+        user: &UserId,
+        device: &str,
+        content_type: Option<&str>,
+        label: Option<&str>,
+    ) -> Result<Option<String>, RoomsError> {
+        self.uploads(&self.standing(), user, device, (content_type, label)).map_err(told)
+    }
+
     fn creating(&self, rooms: &Rooms, creator: &UserId, request: &mut CreateRoom) -> Result<(), RoomsError> {
         self.creates(&self.standing(), rooms, creator, request).map_err(told)
     }

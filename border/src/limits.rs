@@ -8,6 +8,8 @@ pub const SPIF_FILES: usize = 64;
 pub const ROOMS_IN_MEMORY: usize = 20_000;
 /// Events whose label and findings are kept ready, a few hundred bytes each: those on their way out now.
 pub const EVENTS_IN_MEMORY: usize = 20_000;
+/// Files of which it is kept ready what the guards found in them.
+pub const FILES_IN_MEMORY: usize = 20_000;
 /// Rulings kept ready, about a kilobyte each.
 pub const RULINGS_IN_MEMORY: usize = 20_000;
 /// Users and devices whose clearance is kept ready.

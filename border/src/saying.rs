@@ -12,7 +12,7 @@ use postern_policy::{
     Label,
     decide::{self, Action, Question, Resource},
 };
-use postern_rooms::{Draft, Error as RoomsError, Event, NEVER_REDACTED, Rooms, SALT};
+use postern_rooms::{Draft, Error as RoomsError, Event, NEVER_REDACTED, Rooms, SALT, media_named};
 use ruma::UserId;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -59,6 +59,16 @@ impl Border {
             let is_marked = said.mark().is_some() || said.spif().is_some();
             let said = if is_marked { self.completed(standing, said)? } else { said.clone() };
             content.insert(LABEL.to_owned(), said.to_json());
+        }
+        for file in media_named(draft.content.get()) {
+            if let Some(label) = self.label_of(standing, &file)
+                && !matches!((&label.held, &own), (Ok(label), Ok(own)) if label.at_most(own))
+            {
+                let text = label.text;
+                return Err(forbidden(format!(
+                    "the label of the file, {text}, is above that of the event which shows it"
+                )));
+            }
         }
         if let Some(Value::Object(new)) = content.get("m.new_content") {
             // Clients show what it says instead.

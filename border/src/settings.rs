@@ -39,6 +39,8 @@ pub struct Document {
     pub base: Option<Base>,
     /// The label of rooms that are created without one, as text.
     pub default_label: Option<String>,
+    /// The same for rooms created with a preset (`private_chat`, `trusted_private_chat`, `public_chat`), before that.
+    pub preset_labels: std::collections::BTreeMap<String, String>,
     /// The clearance of local users who have none of their own, as text.
     pub default_clearance: Option<String>,
     /// Whether the topics of labelled rooms begin with the label's marking.

@@ -18,7 +18,7 @@ use postern_policy::{
     decide::{self, Accepted, Base, Decider, Question, Sources},
     spif::Spif,
 };
-use postern_rooms::{Pins, glob::Glob};
+use postern_rooms::{Pins, Preset, glob::Glob};
 use quick_cache::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 use std::{
@@ -28,6 +28,9 @@ use std::{
 
 /// Words in policies by which an answer depends on one event alone, or on what a room is like at the moment.
 const PARTICULAR: [&str; 5] = ["size", "Event::", "servers", "public", "direct"];
+
+/// What guards look at of a file: the digest of its bytes, its name, its type.
+pub(crate) type FileContent = (String, Option<String>, Option<String>);
 
 /// How things stand.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub(crate) struct Standing {
     pub(crate) candidate_wrong: Vec<String>,
     pub(crate) guards: Option<Guards>,
     pub(crate) default_label: Option<Label>,
+    /// The labels of rooms that are created with one of the presets.
+    pub(crate) preset_labels: [(Preset, Option<Label>); 3],
     pub(crate) topic_marking: bool,
     /// For how long rulings are kept, milliseconds.
     pub(crate) rulings_kept: u64,
@@ -76,6 +81,8 @@ pub(crate) struct Standing {
     pub(crate) events: Cache<(EventNum, bool), Arc<EventFacts>>,
     pub(crate) rulings: Cache<Question, Arc<Ruling>>,
     pub(crate) holders: Cache<Party, Arc<Holder>>,
+    /// What the guards found in files, by their content, name and type, and until when that counts.
+    pub(crate) files: Cache<FileContent, (u64, Arc<BTreeSet<String>>)>,
 }
 
 /// Another server.
@@ -184,6 +191,15 @@ impl Standing {
             None
         });
         let default_label = reader.label("default_label", document.default_label.as_deref());
+        let preset_labels = Preset::ALL.map(|(name, preset)| {
+            let text = document.preset_labels.get(name).map(String::as_str);
+            (preset, reader.label(&format!("preset_labels.{name}"), text))
+        });
+        for name in document.preset_labels.keys() {
+            if !Preset::ALL.iter().any(|(known, _)| known == name) {
+                reader.wrong.push(format!("preset_labels.{name}: there is no such preset"));
+            }
+        }
         let mut links = HashMap::new();
         for link in &document.link {
             let place = format!("link {}", link.name);
@@ -265,6 +281,7 @@ impl Standing {
             policies,
             guards,
             default_label,
+            preset_labels,
             topic_marking: document.topic_marking,
             rulings_kept: u64::from(document.rulings_days.unwrap_or(limits::RULINGS_DAYS).max(1)) * DAY_MS,
             policy_server: document.policy_server,
@@ -280,6 +297,7 @@ impl Standing {
             events: Cache::new(limits::EVENTS_IN_MEMORY),
             rulings: Cache::new(limits::RULINGS_IN_MEMORY),
             holders: Cache::new(limits::HOLDERS_IN_MEMORY),
+            files: Cache::new(limits::FILES_IN_MEMORY),
         })
     }
 

@@ -129,7 +129,15 @@ impl Federation {
         if !may_fetch()? {
             return Err(missing());
         }
-        Ok(self.0.media.record_within(own, id, patience(timeout_ms)).await?)
+        let record = self.0.media.record_within(own, id, patience(timeout_ms)).await?;
+        let name = format!("{own}/{id}");
+        // Its label came with it.
+        let may_have = may_fetch()?
+            && match self.0.rooms.gate() {
+                Some(gate) => gate.may_leave(server, &name).await?,
+                None => true,
+            };
+        if may_have { Ok(record) } else { Err(missing()) }
     }
 
     /// Fetches a file of another server into the media of this one, once for all who ask at the same time.

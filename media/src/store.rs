@@ -55,6 +55,9 @@ pub struct Record {
     pub created: u64,
     /// Who uploaded it.
     pub uploader: UserNum,
+    /// Its label, as the border keeps it; nothing if it was given none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
 }
 
 /// What is stored of an upload that is not there yet.

@@ -22,6 +22,8 @@ pub struct Upload {
     pieces: u32,
     /// The piece being gathered; the last one is stored together with the record.
     piece: BytesMut,
+    /// The label it will have.
+    label: Option<String>,
     finished: bool,
 }
 
@@ -37,6 +39,7 @@ impl Upload {
             digest: Sha256::new(),
             pieces: 0,
             piece: BytesMut::new(),
+            label: None,
             finished: false,
         }
     }
@@ -45,6 +48,13 @@ impl Upload {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Gives it a label.
+    #[must_use]
+    pub fn labelled(mut self, label: Option<String>) -> Self {
+        self.label = label;
+        self
     }
 
     /// Adds bytes.
@@ -101,6 +111,7 @@ impl Upload {
             sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
             created: now_ms(),
             uploader: self.user,
+            label: self.label.take(),
         };
         let mut commit = self.media.graph.begin();
         if !self.piece.is_empty() {

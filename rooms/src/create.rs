@@ -31,6 +31,15 @@ pub enum Preset {
     PublicChat,
 }
 
+impl Preset {
+    /// All of them, with their names in the specification.
+    pub const ALL: [(&str, Self); 3] = [
+        ("private_chat", Self::PrivateChat),
+        ("trusted_private_chat", Self::TrustedPrivateChat),
+        ("public_chat", Self::PublicChat),
+    ];
+}
+
 /// What to create.
 #[derive(Debug, Clone)]
 pub struct CreateRoom {

@@ -358,10 +358,16 @@ impl Batch<'_> {
 /// The files that an event shows: `server/id` of each.
 #[must_use]
 pub fn media_shown(event: &Event) -> Vec<String> {
+    media_named(event.content().get())
+}
+
+/// The files that a content, as JSON, names: `server/id` of each.
+#[must_use]
+pub fn media_named(content: &str) -> Vec<String> {
     let of_uri = |rest: &str| -> String {
         let is_part = |c: &char| c.is_ascii_alphanumeric() || "-_.:/[]~=+".contains(*c);
         rest.chars().take_while(is_part).collect()
     };
-    let mentioned = event.content().get().split("mxc://").skip(1).take(limits::MEDIA_OF_AN_EVENT).map(of_uri);
+    let mentioned = content.split("mxc://").skip(1).take(limits::MEDIA_OF_AN_EVENT).map(of_uri);
     mentioned.filter(|name| name.contains('/') && name.len() <= limits::FIELD_BYTES).collect()
 }

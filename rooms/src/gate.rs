@@ -175,6 +175,26 @@ pub trait Gate: Send + Sync + Debug {
     /// The store's.
     fn may_fetch(&self, rooms: &Rooms, asker: Asker<'_>, media: &str) -> Result<bool, Error>;
 
+    /// Whether a file of this server may go to another one as far as what is in it goes, which is looked at.
+    fn may_leave<'a>(&'a self, _server: &'a ServerName, _media: &'a str) -> Later<'a, bool> {
+        Box::pin(async { Ok(true) })
+    }
+
+    /// A local user wants to upload a file of a type, and may say which label it has: the label it gets, in the form in which it
+    /// is kept.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] with the reason.
+    fn uploading(
+        &self,
+        _user: &UserId,
+        _device: &str,
+        _content_type: Option<&str>,
+        _label: Option<&str>,
+    ) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
+
     /// A local user wants to create a room: what is asked for may be changed, or refused.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ pub mod view;
 pub use batch::{Draft, Txn};
 pub use create::{CreateRoom, Preset};
 pub use directory::{Asker, Listing, PublicRooms, Summary};
-pub use effects::{Relation, media_shown};
+pub use effects::{Relation, media_named, media_shown};
 pub use error::Error;
 pub use event::Event;
 pub use gate::{Entry, Form, Gate, LABEL, Later, NEVER_REDACTED, Pins, SALT};

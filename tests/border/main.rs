@@ -5,6 +5,7 @@
 mod admission;
 mod commands;
 mod enclaves;
+mod files;
 mod inside;
 mod labels;
 mod officers;

@@ -34,18 +34,20 @@ pub(super) async fn create(State(api): State<Api>, Caller(session): Caller) -> A
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Name {
+pub(super) struct Said {
     filename: Option<String>,
+    #[serde(rename = "io.postern.label")]
+    label: Option<String>,
 }
 
 pub(super) async fn upload(
     State(api): State<Api>,
     Caller(session): Caller,
-    Query(name): Query<Name>,
+    Query(said): Query<Said>,
     request: Request,
 ) -> Answer {
     may_upload(&api, &session)?;
-    let id = receive(&api, &session, None, name.filename, request).await?;
+    let id = receive(&api, &session, None, said, request).await?;
     Ok(Json(json!({ "content_uri": format!("mxc://{}/{id}", api.rooms.server_name()) })))
 }
 
@@ -53,14 +55,14 @@ pub(super) async fn upload_to(
     State(api): State<Api>,
     Caller(session): Caller,
     Params((server, id)): Params<(String, String)>,
-    Query(name): Query<Name>,
+    Query(said): Query<Said>,
     request: Request,
 ) -> Answer {
     may_upload(&api, &session)?;
     if server != api.rooms.server_name().as_str() {
         return Err(ApiError::not_found("this id is of another server"));
     }
-    receive(&api, &session, Some(&id), name.filename, request).await?;
+    receive(&api, &session, Some(&id), said, request).await?;
     Ok(crate::http::done())
 }
 
@@ -69,7 +71,7 @@ async fn receive(
     api: &Api,
     session: &Session,
     id: Option<&str>,
-    name: Option<String>,
+    said: Said,
     request: Request,
 ) -> Result<String, ApiError> {
     let headers = request.headers();
@@ -80,12 +82,19 @@ async fn receive(
     if length.is_some_and(|length: u64| length > most) {
         return Err(Error::TooLarge(most).into());
     }
-    let mut upload = api.media.begin(session.user, id)?;
+    let label = match api.rooms.gate() {
+        Some(gate) => {
+            let (user, device) = (&session.user_id, &session.device_id);
+            gate.uploading(user, device, content_type.as_deref(), said.label.as_deref())?
+        }
+        None => None,
+    };
+    let mut upload = api.media.begin(session.user, id)?.labelled(label);
     let mut pieces = request.into_body().into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece =
             piece.map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "M_UNKNOWN", "the upload broke off"))?;
         upload.push(&piece)?;
     }
-    Ok(upload.finish(content_type, name).await?)
+    Ok(upload.finish(content_type, said.filename).await?)
 }

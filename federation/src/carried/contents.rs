@@ -148,7 +148,7 @@ impl<'f> Export<'f> {
             self.keys_of(&rooms.user_id(user)?, state).await?;
         }
         self.wants(state)?;
-        self.media(&shared, state)
+        self.media(&shared, state).await
     }
 
     /// Whether no other room is begun.
@@ -451,7 +451,7 @@ impl<'f> Export<'f> {
     }
 
     /// Files: those that events in the bundle show, and those that users may have shown in encrypted rooms, where no event says which.
-    fn media(&mut self, shared: &BTreeSet<RoomNum>, state: &mut State) -> Result<(), Error> {
+    async fn media(&mut self, shared: &BTreeSet<RoomNum>, state: &mut State) -> Result<(), Error> {
         let federation = self.federation;
         let (rooms, own) = (&federation.0.rooms, federation.0.rooms.server_name());
         let mut uploaders = BTreeSet::new();
@@ -489,6 +489,11 @@ impl<'f> Export<'f> {
             if server != own.as_str()
                 || !self.keyframe && federation.kept(&self.way.peer, "file", id)?.is_some()
                 || !rooms.may_fetch(Asker::Server(&self.way.peer), &name)?
+            {
+                continue;
+            }
+            if let Some(gate) = rooms.gate()
+                && !gate.may_leave(&self.way.peer, &name).await?
             {
                 continue;
             }
