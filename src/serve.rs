@@ -12,10 +12,11 @@ use postern_client::{
     Api,
     http::{Class, Limiter, Rate},
 };
-use postern_config::Config;
+use postern_config::{Config, PushContent};
 use postern_federation::Federation;
 use postern_graph::Graph;
 use postern_media::Media;
+use postern_push::Push;
 use postern_rooms::Rooms;
 use postern_users::{Cost, Users};
 use postern_web::Elsewhere;
@@ -46,6 +47,9 @@ pub enum Error {
     /// The border.
     #[error(transparent)]
     Border(#[from] postern_border::Error),
+    /// Push.
+    #[error(transparent)]
+    Push(#[from] postern_push::Error),
     /// The media.
     #[error(transparent)]
     Media(#[from] postern_media::Error),
@@ -126,6 +130,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     tasks.spawn(border.clone().keep_acls(api.rooms.clone(), stopping.clone()));
     tasks.spawn(border.clone().keep_policies(api.rooms.clone(), stopping.clone()));
     let followers = postern_client::start(&api);
+    let pushing = api.push.start(federation.push_gateways())?;
     // What servers by hand are due is queued like what goes over the network.
     let sends = config.federation.enabled || !border.by_hand().is_empty();
     let sending = sends.then(|| federation.start()).transpose()?;
@@ -147,6 +152,7 @@ pub async fn serve(config: Config) -> Result<(), Error> {
     let patience = Duration::from_secs(config.limits.drain_seconds);
     tokio::join!(server.drain(patience), federating.drain(patience));
     followers.stop().await;
+    pushing.stop().await;
     if let Some(sending) = sending {
         sending.stop().await;
     }
@@ -193,6 +199,7 @@ fn api(
     let border =
         Border::new(name, config.border.directory.clone(), graph.clone(), users.clone(), media.clone())?;
     rooms.guard(Arc::new(border.clone()));
+    let push = Push::new(graph.clone(), rooms.clone(), users.clone(), push_settings(config));
     let limiter = Arc::new(limiter(config));
     let federation = Federation::new(
         config.clone(),
@@ -205,9 +212,32 @@ fn api(
     )?;
     federation.carry(border.clone());
     let elsewhere: Arc<dyn Elsewhere> = Arc::new(federation.clone());
-    let api =
-        Api::new(config.clone(), graph.clone(), rooms, users, media, limiter, elsewhere, stopping.clone());
+    let api = Api::new(
+        config.clone(),
+        graph.clone(),
+        rooms,
+        users,
+        media,
+        push,
+        limiter,
+        elsewhere,
+        stopping.clone(),
+    );
     Ok((api, federation, border))
+}
+
+fn push_settings(config: &Config) -> postern_push::Settings {
+    let push = &config.push;
+    postern_push::Settings {
+        enabled: push.enabled,
+        content: match push.content {
+            PushContent::Full => postern_push::Content::Full,
+            PushContent::EventIdOnly => postern_push::Content::IdsOnly,
+        },
+        retry_min: Duration::from_millis(push.retry_min_ms),
+        retry_max: Duration::from_millis(push.retry_max_ms),
+        give_up: Duration::from_millis(push.give_up_after_ms),
+    }
 }
 
 fn limiter(config: &Config) -> Limiter {

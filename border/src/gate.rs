@@ -467,6 +467,10 @@ impl Gate for Border {
         self.enters_elsewhere(&self.standing(), rooms, user, room, create).map_err(told)
     }
 
+    fn pushed(&self, rooms: &Rooms, _: &Viewer<'_>, event: &Event) -> Result<Form, RoomsError> {
+        self.pushes(&self.standing(), rooms, event).map_err(told)
+    }
+
     fn policy_key(&self) -> String {
         self.0.policy_key.public()
     }

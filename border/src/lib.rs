@@ -16,6 +16,7 @@ pub mod limits;
 mod open;
 mod policy_room;
 mod policy_server;
+mod pushes;
 mod records;
 mod releases;
 mod requests;

@@ -53,6 +53,8 @@ pub struct Document {
     pub policies: PolicySettings,
     /// What is looked for in content before it leaves.
     pub guards: Option<postern_guards::Settings>,
+    /// What push gateways are told of what is labelled.
+    pub push: PushEntry,
     /// The other servers.
     pub peer: Vec<PeerEntry>,
     /// The ways to them.
@@ -77,6 +79,16 @@ pub struct PolicySettings {
     pub room: Option<OwnedRoomId>,
     /// The base under which the candidate is asked; without, that of the policies that count.
     pub candidate_base: Option<Base>,
+}
+
+/// What push gateways are told. They belong to whoever makes the apps, and lie outside of the enclave more often than not.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PushEntry {
+    /// Up to what they are told what is said, as text; without, what has no label.
+    pub content: Option<String>,
+    /// Up to what they are told that something was said, by its id and that of its room, as text; without, everything.
+    pub event_ids: Option<String>,
 }
 
 /// Another server.

@@ -57,6 +57,10 @@ pub(crate) struct Standing {
     /// The labels of rooms that are created with one of the presets.
     pub(crate) preset_labels: [(Preset, Option<Label>); 3],
     pub(crate) topic_marking: bool,
+    /// Up to what push gateways are told what is said…
+    pub(crate) push_content: Arc<ResolvedClearance>,
+    /// …and up to what, that something was; without, of everything.
+    pub(crate) push_ids: Option<Arc<ResolvedClearance>>,
     /// For how long rulings are kept, milliseconds.
     pub(crate) rulings_kept: u64,
     /// Whether new rooms have this server as their policy server.
@@ -200,6 +204,9 @@ impl Standing {
                 reader.wrong.push(format!("preset_labels.{name}: there is no such preset"));
             }
         }
+        let push_content = reader.resolved("push.content", document.push.content.as_deref());
+        let push_ids = document.push.event_ids.as_deref();
+        let push_ids = push_ids.map(|text| reader.resolved("push.event_ids", Some(text)));
         let mut links = HashMap::new();
         for link in &document.link {
             let place = format!("link {}", link.name);
@@ -283,6 +290,8 @@ impl Standing {
             default_label,
             preset_labels,
             topic_marking: document.topic_marking,
+            push_content,
+            push_ids,
             rulings_kept: u64::from(document.rulings_days.unwrap_or(limits::RULINGS_DAYS).max(1)) * DAY_MS,
             policy_server: document.policy_server,
             is_particular,

@@ -19,18 +19,20 @@ mod media;
 mod presence;
 mod profile;
 mod push;
+mod pushers;
 mod register;
 mod rooms;
 mod sync;
 mod uia;
 
-pub use sync::{Connections, Followers, Lazy, Unread, Wake, start};
+pub use sync::{Connections, Followers, Lazy, Wake, start};
 
 use axum::{Router, extract::FromRef, routing::any};
 use http::{ApiError, Limiter};
 use postern_config::Config;
 use postern_graph::{Graph, Pos, RoomNum};
 use postern_media::Media;
+use postern_push::Push;
 use postern_rooms::{Rooms, Typing};
 use postern_users::{Uiaa, Users};
 use postern_web::Elsewhere;
@@ -68,8 +70,8 @@ pub struct Api {
     pub connections: Arc<Connections>,
     /// What rooms are sorted by: the position of the latest event, and that of the latest that matters.
     pub bumps: Arc<Cache<RoomNum, (Pos, Pos)>>,
-    /// What users have not read.
-    pub unread: Arc<Unread>,
+    /// What users are notified of.
+    pub push: Push,
     /// Other servers.
     pub elsewhere: Arc<dyn Elsewhere>,
     /// Cancelled when the server begins to stop: those who wait get their answer.
@@ -86,6 +88,7 @@ impl Api {
         rooms: Arc<Rooms>,
         users: Arc<Users>,
         media: Arc<Media>,
+        push: Push,
         limiter: Arc<Limiter>,
         elsewhere: Arc<dyn Elsewhere>,
         stopping: CancellationToken,
@@ -103,7 +106,7 @@ impl Api {
             lazy: Arc::default(),
             connections: Arc::default(),
             bumps: Arc::new(Cache::new(ROOMS_SORTED)),
-            unread: Arc::default(),
+            push,
             elsewhere,
             stopping,
         }
@@ -140,6 +143,7 @@ pub fn router(api: Api) -> Router {
         .merge(me::routes())
         .merge(media::routes())
         .merge(push::routes())
+        .merge(pushers::routes())
         .merge(presence::routes())
         .merge(profile::routes())
         .merge(rooms::routes())

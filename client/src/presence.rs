@@ -146,14 +146,6 @@ pub(crate) fn shown_despite(ignored: &HashSet<OwnedUserId>, event: &postern_room
     event.state_key().is_some() || !ignored.contains(event.sender())
 }
 
-/// Whom a user wants to hear nothing from (specification: ignoring users).
-pub(crate) fn ignored_users(api: &Api, user: UserNum) -> Result<HashSet<OwnedUserId>, ApiError> {
-    let stored = api.users.account_data(user, RoomNum::NONE, "m.ignored_user_list")?;
-    let content: Value = stored.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    let ignored = content.get("ignored_users").and_then(Value::as_object);
-    Ok(ignored.into_iter().flatten().filter_map(|(user, _)| ruma::UserId::parse(user).ok()).collect())
-}
-
 #[derive(Debug, Deserialize)]
 struct Set {
     presence: String,

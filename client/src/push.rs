@@ -1,14 +1,10 @@
-//! Push rules and pushers (specification: push notifications).
+//! Push rules (specification: push notifications).
 
 use crate::{
     Api,
     http::{Answer, ApiError, Body, Caller, Params, Query, done},
 };
-use axum::{
-    Json, Router,
-    extract::State,
-    routing::{get, post},
-};
+use axum::{Json, Router, extract::State, routing::get};
 use ruma::push::{
     Action, NewConditionalPushRule, NewPatternedPushRule, NewPushRule, NewSimplePushRule, PushCondition,
     RuleKind,
@@ -30,9 +26,7 @@ pub fn routes() -> Router<Api> {
             .route(&format!("{base}/pushrules/global/{{kind}}"), get(of_kind))
             .route(&rule, get(one).put(put).delete(delete))
             .route(&format!("{rule}/enabled"), get(enabled).put(set_enabled))
-            .route(&format!("{rule}/actions"), get(actions).put(set_actions))
-            .route(&format!("{base}/pushers"), get(pushers))
-            .route(&format!("{base}/pushers/set"), post(set_pusher));
+            .route(&format!("{rule}/actions"), get(actions).put(set_actions));
     }
     router
 }
@@ -183,52 +177,5 @@ async fn set_actions(
 ) -> Answer {
     let kind = parse_kind(&kind)?;
     api.users.set_push_actions(&session.user_id, session.user, kind, &rule, request.actions).await?;
-    Ok(done())
-}
-
-async fn pushers(State(api): State<Api>, Caller(session): Caller) -> Answer {
-    let mut pushers = api.users.pushers(session.user)?;
-    for pusher in &mut pushers {
-        if let Some(pusher) = pusher.as_object_mut() {
-            pusher.remove("device_id");
-            pusher.remove("append");
-        }
-    }
-    Ok(Json(json!({ "pushers": pushers })))
-}
-
-async fn set_pusher(
-    State(api): State<Api>,
-    Caller(session): Caller,
-    Body(mut pusher): Body<Value>,
-) -> Answer {
-    let text = |name: &str| {
-        pusher
-            .get(name)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-            .ok_or_else(|| ApiError::missing_param(format!("{name} is missing")))
-    };
-    let (app_id, push_key) = (text("app_id")?, text("pushkey")?);
-    let Some(kind) = pusher.get("kind") else { return Err(ApiError::missing_param("kind is missing")) };
-    if kind.is_null() {
-        api.users.set_pusher(session.user, &app_id, &push_key, None).await?;
-        return Ok(done());
-    }
-    for name in ["app_display_name", "device_display_name", "lang"] {
-        text(name)?;
-    }
-    if !kind.is_string() {
-        return Err(ApiError::bad_json("kind is text or null"));
-    }
-    if kind == "http" {
-        let url =
-            pusher.pointer("/data/url").and_then(Value::as_str).and_then(|url| url::Url::parse(url).ok());
-        if !url.is_some_and(|url| url.scheme() == "https" || url.scheme() == "http") {
-            return Err(ApiError::invalid_param("an http pusher needs a url in its data"));
-        }
-    }
-    pusher["device_id"] = session.device_id.as_str().into();
-    api.users.set_pusher(session.user, &app_id, &push_key, Some(pusher)).await?;
     Ok(done())
 }

@@ -65,4 +65,7 @@ pub(crate) fn together(config: &Config, problems: &mut Vec<Problem>) {
             "the shortest pause is longer than the longest",
         );
     }
+    if config.push.retry_min_ms > config.push.retry_max_ms {
+        conflict("push.retry_min_ms, push.retry_max_ms", "the shortest pause is longer than the longest");
+    }
 }

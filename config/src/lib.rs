@@ -29,8 +29,8 @@ pub use print::{manual, sample};
 pub use secret::{REDACTED, Secret};
 pub use sections::*;
 pub use types::{
-    EncryptByDefault, LogFilter, LogFormat, PublicKey, RegistrationMode, RoomVersion, ServerName,
-    ServerPattern, Who,
+    EncryptByDefault, LogFilter, LogFormat, PublicKey, PushContent, RegistrationMode, RoomVersion,
+    ServerName, ServerPattern, Who,
 };
 
 use std::collections::BTreeMap;

@@ -4,8 +4,8 @@ use crate::{
     declare::sections,
     secret::Secret,
     types::{
-        EncryptByDefault, LogFilter, LogFormat, PublicKey, RegistrationMode, RoomVersion, ServerName,
-        ServerPattern, Who,
+        EncryptByDefault, LogFilter, LogFormat, PublicKey, PushContent, RegistrationMode, RoomVersion,
+        ServerName, ServerPattern, Who,
     },
     value::{between, positive_up_to},
 };
@@ -222,6 +222,30 @@ sections! {
         backoff_min_ms: u64 = 5_000, check between(10, 86_400_000);
         /// How long a server that cannot be reached is left alone at most, milliseconds.
         backoff_max_ms: u64 = 3_600_000, check between(10, 604_800_000);
+    }
+
+    /// How users' devices are notified: by the push gateways that their apps name.
+    push: Push {
+        /// Whether push gateways are told anything.
+        enabled: bool = true;
+        /// What they are told of an event: all that the specification has (`full`), unless the app wants less, or nothing but the
+        /// ids of event and room (`event_id_only`). Of labelled rooms the border may let less through.
+        content: PushContent = PushContent::Full;
+        /// Hosts of push gateways that may be used; `*` stands for any characters, `?` for one. Empty: all.
+        allowed_gateways: Vec<ServerPattern> = Vec::new(), example "[\"push.example.org\"]";
+        /// Networks in which push gateways may be though they are private, loopback or otherwise special.
+        /// Users say where their gateway is: name no more than is needed.
+        allow_addresses: Vec<IpNet> = Vec::new(), example "[\"10.20.0.5/32\"]";
+        /// Most pushers of one user.
+        max_pushers_per_user: usize = 50, check between(1, 1_000);
+        /// How long an answer of a push gateway is waited for, milliseconds.
+        request_timeout_ms: u64 = 30_000, check between(100, 600_000);
+        /// How long a gateway that could not be reached is left alone at first, milliseconds; then twice as long each time.
+        retry_min_ms: u64 = 1_000, check between(10, 86_400_000);
+        /// How long it is left alone at most, milliseconds.
+        retry_max_ms: u64 = 3_600_000, check between(10, 86_400_000);
+        /// After this time a notification that could not be delivered is dropped, milliseconds.
+        give_up_after_ms: u64 = 86_400_000, check between(1_000, 2_592_000_000);
     }
 
     /// Rooms.

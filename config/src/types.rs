@@ -274,6 +274,16 @@ one_of! {
 }
 
 one_of! {
+    /// What push gateways are told of an event.
+    PushContent {
+        /// All that the specification has.
+        Full = "full",
+        /// The ids of event and room.
+        EventIdOnly = "event_id_only",
+    }
+}
+
+one_of! {
     /// Who may do something.
     Who {
         /// Every user.

@@ -98,7 +98,7 @@ enum DialError {
     #[error("{0}")]
     Nowhere(String),
     #[error(
-        "{0} is not connected to: its address is private or special, and federation.allow_addresses does not have it"
+        "{0} is not connected to: its address is private or special, and allow_addresses in the configuration does not have it"
     )]
     Guarded(String),
     #[error("connecting took too long")]

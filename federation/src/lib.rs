@@ -32,6 +32,7 @@ mod peers;
 mod places;
 mod policy;
 mod policy_server;
+mod push_gateways;
 mod ring;
 #[cfg(test)]
 mod scene;
@@ -62,6 +63,7 @@ use postern_media::Media;
 use postern_rooms::Rooms;
 use postern_users::Users;
 use postern_web::Limiter;
+use push_gateways::PushGateways;
 use ruma::{OwnedServerName, ServerName};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -89,6 +91,7 @@ pub(crate) struct Parts {
     pub(crate) resyncs: devices::Resyncs,
     pub(crate) outbox: Outbox,
     pub(crate) carried: carried::Carried,
+    gateways: Arc<PushGateways>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -121,6 +124,7 @@ impl Federation {
             },
         );
         let taken = transactions::Taken::new(graph.clone());
+        let gateways = Arc::new(PushGateways::new(&config)?);
         Ok(Self(Arc::new(Parts {
             config,
             graph,
@@ -137,6 +141,7 @@ impl Federation {
             resyncs: devices::Resyncs::default(),
             outbox,
             carried: carried::Carried::default(),
+            gateways,
             stopping,
         })))
     }
@@ -166,7 +171,14 @@ impl Federation {
     /// # Errors
     /// [`Error::Setup`] if a file cannot be used: all stays as it was.
     pub fn read_certificates(&self) -> Result<(), Error> {
-        self.0.peers.read_certificates(&self.0.config.federation)
+        self.0.peers.read_certificates(&self.0.config.federation)?;
+        self.0.gateways.read_certificates(&self.0.config.federation)
+    }
+
+    /// The way to push gateways: the one way out, as push is configured.
+    #[must_use]
+    pub fn push_gateways(&self) -> Arc<dyn postern_push::Gateways> {
+        self.0.gateways.clone()
     }
 
     /// A server has been heard from: what waits for it can be sent.

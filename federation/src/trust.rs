@@ -2,7 +2,8 @@
 
 use crate::Error;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, ConfigBuilder, RootCertStore,
+    client::WantsClientCert,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::ParsedCertificate,
 };
@@ -15,6 +16,35 @@ use std::{path::Path, sync::Arc};
 /// # Errors
 /// [`Error::Setup`] if a configured file cannot be used.
 pub fn client(config: &postern_config::Federation) -> Result<ClientConfig, Error> {
+    let builder = builder(config)?;
+    let client = match (&config.client_certificate_file, &config.client_key_file) {
+        (Some(chain), Some(key)) => {
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+            builder
+                .with_client_auth_cert(certificates(chain)?, private)
+                .map_err(|error| unusable(chain, &error))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    Ok(with_protocols(client))
+}
+
+/// TLS towards others: the same authorities, and no certificate is shown.
+///
+/// # Errors
+/// [`Error::Setup`] if a configured file cannot be used.
+pub fn anonymous(config: &postern_config::Federation) -> Result<ClientConfig, Error> {
+    Ok(with_protocols(builder(config)?.with_no_client_auth()))
+}
+
+fn with_protocols(mut client: ClientConfig) -> ClientConfig {
+    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    client
+}
+
+fn builder(
+    config: &postern_config::Federation,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     for error in native.errors {
@@ -32,19 +62,8 @@ pub fn client(config: &postern_config::Federation) -> Result<ClientConfig, Error
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Setup(error.to_string()))?
-        .with_root_certificates(roots);
-    let mut client = match (&config.client_certificate_file, &config.client_key_file) {
-        (Some(chain), Some(key)) => {
-            let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
-            builder
-                .with_client_auth_cert(certificates(chain)?, private)
-                .map_err(|error| unusable(chain, &error))?
-        }
-        _ => builder.with_no_client_auth(),
-    };
-    client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(client)
+        .map_err(|error| Error::Setup(error.to_string()))?;
+    Ok(builder.with_root_certificates(roots))
 }
 
 /// The digest (SHA-256) of the public key in a certificate: of its `SubjectPublicKeyInfo`, which outlives the renewal of a

@@ -181,8 +181,9 @@ families! {
     AccountData = "account_data": (UserNum, RoomNum, String) => (Seq, Raw), Kind::Scan(8);
     /// Account data of a user by when it changed; outdated entries as in `ReceiptLog`.
     AccountDataLog = "account_data_log": (UserNum, Seq) => (RoomNum, String), Kind::Scan(8);
-    /// Unread counts up to a position, so that they need not be counted from the start: (user, room, thread or "").
-    UnreadCounts = "unread": (UserNum, RoomNum, String) => Json<Value>, Kind::Scan(8);
+    /// What a user was notified of and has not read: (user, room, where it stands) to (1 highlighted, 2 a call; the root
+    /// of its thread or ""). Bounded for each user and room. Written by push, beside the log.
+    Unread = "unread": (UserNum, RoomNum, Pos) => (u8, String), Kind::Scan(8);
 
     // ---- accounts (users/) -----------------------------------------------------------------------------------
     /// Accounts of this server. Written by users.
@@ -209,6 +210,16 @@ families! {
     Presence = "presence": (UserNum,) => (Seq, Json<Value>), Kind::Small;
     /// Pushers: (user, app id, push key).
     Pushers = "pusher": (UserNum, String, String) => Json<Value>, Kind::Small;
+    /// The other way: whose pushers have an app id and a push key.
+    PusherKeys = "pusher_key": (String, String, UserNum) => (), Kind::Small;
+
+    // ---- push (push/) ------------------------------------------------------------------------------------------
+    /// What a user was notified of: (user, where it stands) to (room, event, highlighted, the rule's actions as JSON).
+    /// The newest of each user; written by push, beside the log.
+    Notifications = "notification": (UserNum, Pos) => (RoomNum, EventNum, bool, Raw), Kind::Scan(8);
+    /// What push gateways are due: (user, app id, push key, where the event stands; for the counts alone, before all) to
+    /// (room, event, when it was queued, ms, the rule's actions as JSON). Written by push, beside the log.
+    PushDue = "push_due": (UserNum, String, String, Pos) => (RoomNum, EventNum, u64, Raw), Kind::Scan(8);
 
     // ---- keys and device messages (users/) -------------------------------------------------------------------
     /// Identity keys of devices: (user, device id).

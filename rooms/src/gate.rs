@@ -140,6 +140,15 @@ pub trait Gate: Send + Sync + Debug {
     /// The store's.
     fn may_read(&self, rooms: &Rooms, viewer: &Viewer<'_>, event: &Event) -> Result<bool, Error>;
 
+    /// In which form a push gateway, which is nobody's and often somebody else's, is told of an event that a user may read: as it
+    /// is, by its id alone, or not at all.
+    ///
+    /// # Errors
+    /// The store's.
+    fn pushed(&self, _rooms: &Rooms, _viewer: &Viewer<'_>, _event: &Event) -> Result<Form, Error> {
+        Ok(Form::Whole)
+    }
+
     /// The public key by which this server signs as a policy server, unpadded base64.
     fn policy_key(&self) -> String;
 
@@ -391,6 +400,17 @@ impl Rooms {
         } else {
             self.redacted_content(event)
         }
+    }
+
+    /// In which form a push gateway is told of an event for a user on a device.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn pushed(&self, viewer: &Viewer<'_>, event: &Event) -> Result<Form, Error> {
+        if !self.may_read(viewer, event)? {
+            return Ok(Form::Nothing);
+        }
+        self.gate().map_or(Ok(Form::Whole), |gate| gate.pushed(self, viewer, event))
     }
 
     /// Whether the gate lets a user read an event.

@@ -6,6 +6,8 @@ use ruma::{
     events::TimelineEventType,
     state_res::events::{RoomCreateEvent, RoomPowerLevelsEvent, RoomPowerLevelsIntField},
 };
+use serde::Deserialize;
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
@@ -31,6 +33,27 @@ pub struct PowerLevels {
     creators: HashSet<OwnedUserId>,
     event: Option<RoomPowerLevelsEvent<Arc<Event>>>,
     users: BTreeMap<OwnedUserId, i64>,
+    /// What notifying many at once takes, by its name.
+    notifications: BTreeMap<String, i64>,
+}
+
+/// What notifying many at once takes where the room does not say (specification: `m.room.power_levels`).
+const NOTIFYING: i64 = 50;
+
+/// The levels under `notifications`. Other than those that authorization goes by, they may be anything: what is no level is none.
+fn notifications(levels: &Event) -> BTreeMap<String, i64> {
+    #[derive(Deserialize)]
+    struct Content {
+        #[serde(default)]
+        notifications: BTreeMap<String, Value>,
+    }
+    let content = levels.content_as::<Content>();
+    let level = |value: &Value| value.as_i64().or_else(|| value.as_str()?.trim().parse().ok());
+    content
+        .into_iter()
+        .flat_map(|content| content.notifications)
+        .filter_map(|(name, value)| Some((name, level(&value)?)))
+        .collect()
 }
 
 impl PowerLevels {
@@ -46,6 +69,7 @@ impl PowerLevels {
         let create = create.ok_or_else(|| Error::not_found("the room is not known"))?;
         let rules = &version.rules.authorization;
         let creators = RoomCreateEvent::new(create).creators(rules).map_err(Error::BadJson)?;
+        let notifications = levels.as_deref().map(notifications).unwrap_or_default();
         let event = levels.map(RoomPowerLevelsEvent::new);
         let users = match &event {
             Some(event) => event
@@ -55,7 +79,7 @@ impl PowerLevels {
                 .unwrap_or_default(),
             None => BTreeMap::new(),
         };
-        Ok(Self { version: version.clone(), creators, event, users })
+        Ok(Self { version: version.clone(), creators, event, users, notifications })
     }
 
     /// Creators stand above all power levels since room version 12, and have none.
@@ -128,6 +152,13 @@ impl PowerLevels {
             Action::Redact => RoomPowerLevelsIntField::Redact,
         };
         self.level(user) >= self.field(field)
+    }
+
+    /// Whether what `user` says may notify all whom `name` stands for, as `room` for all members (specification: push rules,
+    /// `sender_notification_permission`).
+    #[must_use]
+    pub fn may_notify(&self, user: &UserId, name: &str) -> bool {
+        self.level(user) >= self.notifications.get(name).copied().unwrap_or(NOTIFYING)
     }
 
     /// The room's creators, where they are privileged.

@@ -1,4 +1,4 @@
-//! What users keep about themselves: account data, filters, profile, presence, pushers, short-lived tokens.
+//! What users keep about themselves: account data, filters, profile, presence, short-lived tokens.
 
 use crate::{
     Error, Users,
@@ -11,7 +11,7 @@ use postern_graph::{
     NameKind, RoomNum, Seq, UserNum,
     codec::{Json, Raw},
     log::LogEntry,
-    schema::{AccountData, AccountDataLog, Filters, Presence, Profiles, Pushers, ShortTokens},
+    schema::{AccountData, AccountDataLog, Filters, Presence, Profiles, ShortTokens},
 };
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Map, Value};
@@ -211,6 +211,14 @@ impl Users {
         Ok(found)
     }
 
+    /// Whom a user wants to hear nothing from (specification: ignoring users).
+    pub fn ignored(&self, user: UserNum) -> Result<HashSet<OwnedUserId>, Error> {
+        let stored = self.account_data(user, RoomNum::NONE, "m.ignored_user_list")?;
+        let content: Value = stored.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let ignored = content.get("ignored_users").and_then(Value::as_object);
+        Ok(ignored.into_iter().flatten().filter_map(|(user, _)| UserId::parse(user).ok()).collect())
+    }
+
     // ---- presence --------------------------------------------------------------------------------------------
 
     /// Sets a user's presence.
@@ -247,36 +255,6 @@ impl Users {
     /// A user's presence, and since when it is so.
     pub fn presence(&self, user: UserNum) -> Result<Option<(Seq, Value)>, Error> {
         Ok(self.graph.get::<Presence>(&(user,))?.map(|(seq, Json(presence))| (seq, presence)))
-    }
-
-    // ---- pushers ---------------------------------------------------------------------------------------------
-
-    /// A user's pushers.
-    pub fn pushers(&self, user: UserNum) -> Result<Vec<Value>, Error> {
-        Ok(self
-            .graph
-            .scan::<Pushers, _>(&(user,))
-            .iter()
-            .map(|entry| Ok(entry?.1.0))
-            .collect::<Result<_, postern_graph::Error>>()?)
-    }
-
-    /// Sets a pusher, or (none) removes it.
-    pub async fn set_pusher(
-        &self,
-        user: UserNum,
-        app_id: &str,
-        push_key: &str,
-        pusher: Option<Value>,
-    ) -> Result<(), Error> {
-        let mut commit = self.graph.begin();
-        let key = (user, app_id.to_owned(), push_key.to_owned());
-        match pusher {
-            Some(pusher) => commit.put::<Pushers>(&key, &Json(pusher)),
-            None => commit.delete::<Pushers>(&key),
-        }
-        self.graph.commit_durably(commit).await?;
-        Ok(())
     }
 
     // ---- short-lived tokens ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ mod keys;
 pub mod limits;
 mod passwords;
 mod push;
+mod pushers;
 pub mod secrets;
 mod sessions;
 mod to_device;
@@ -25,6 +26,7 @@ pub use keys::{
     RemoteKeys, SignatureFailures, SignatureUpload, Updated, check_amount,
 };
 pub use passwords::Cost;
+pub use pushers::Pusher;
 pub use sessions::{Device, Session, Tokens};
 pub use to_device::{DeviceMessages, RemoteMessage, ToDeviceTxn};
 pub use uiaa::Uiaa;

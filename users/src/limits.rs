@@ -28,8 +28,10 @@ pub const FILTERS_PER_USER: u64 = 10_000;
 pub const DISPLAY_NAME_BYTES: usize = 1024;
 /// A device id, bytes.
 pub const DEVICE_ID_BYTES: usize = 512;
-/// Users whose push rules are kept in memory (about 10 KiB each).
-pub const PUSH_RULES_IN_MEMORY: usize = 2_000;
+/// A pusher, bytes: it is read for each notification.
+pub const PUSHER_BYTES: usize = 16 << 10;
+/// A pattern of a push rule, bytes: each is held against every message.
+pub const PUSH_PATTERN_BYTES: usize = 1024;
 /// One-time keys kept for a device: clients upload about 50 and top them up.
 pub const ONE_TIME_KEYS_PER_DEVICE: usize = 1000;
 /// Algorithms a device may have fallback keys for.

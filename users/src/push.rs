@@ -1,18 +1,19 @@
 //! Push rules: a user's ruleset, kept as the account data `m.push_rules` (specification: push rules).
 
-use crate::{Error, Users};
-use postern_graph::{RoomNum, UserNum};
+use crate::{Error, Users, limits};
+use postern_graph::{RoomNum, Seq, UserNum};
 use ruma::{
     RoomId, UserId,
+    power_levels::NotificationPowerLevelsKey,
     push::{
-        Action, AnyPushRule, ConditionalPushRuleInit, HighlightTweakValue, InsertPushRuleError, NewPushRule,
-        NewSimplePushRule, PatternedPushRuleInit, PushCondition, RemovePushRuleError, RuleKind, Ruleset,
-        SoundTweakValue, Tweak,
+        Action, AnyPushRule, ConditionalPushRuleInit, EventMatchConditionData, HighlightTweakValue,
+        InsertPushRuleError, NewPushRule, NewSimplePushRule, PatternedPushRuleInit, PushCondition,
+        RemovePushRuleError, RuleKind, Ruleset, SenderNotificationPermissionConditionData, SoundTweakValue,
+        Tweak,
     },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::sync::Arc;
 
 const TYPE: &str = "m.push_rules";
 
@@ -21,8 +22,8 @@ struct Content {
     global: Ruleset,
 }
 
-/// The specification's rules, and the two for events that name a user in their text only: what bots and older clients send
-/// has no `m.mentions`, and its readers expect to be notified as they were before version 1.7.
+/// The specification's rules with those for polls (MSC3930), and the three for events that name somebody in their text only:
+/// what bots and older clients send has no `m.mentions`, and its readers expect to be notified as they were before version 1.7.
 fn server_default(user: &UserId) -> Ruleset {
     let mut rules = Ruleset::server_default(user);
     let highlight = [
@@ -49,10 +50,42 @@ fn server_default(user: &UserId) -> Ruleset {
         rule_id: ".m.rule.contains_display_name".to_owned(),
         conditions: vec![named],
     };
-    // After the rule for mentions, before those that keep quiet.
-    let place = rules.override_.get_index_of(".m.rule.is_user_mention").map_or(0, |index| index + 1);
-    rules.override_.shift_insert(place, rule.into());
+    // After the rule for mentions of the same kind, before those that keep quiet.
+    let after = |rules: &Ruleset, rule: &str| rules.override_.get_index_of(rule).map_or(0, |index| index + 1);
+    rules.override_.shift_insert(after(&rules, ".m.rule.is_user_mention"), rule.into());
+    let rule = ConditionalPushRuleInit {
+        actions: vec![Action::Notify, Action::SetTweak(Tweak::Highlight(HighlightTweakValue::Yes))],
+        default: true,
+        enabled: true,
+        rule_id: ".m.rule.roomnotif".to_owned(),
+        conditions: vec![
+            EventMatchConditionData::new("content.body".to_owned(), "@room".to_owned()).into(),
+            SenderNotificationPermissionConditionData::new(NotificationPowerLevelsKey::Room).into(),
+        ],
+    };
+    rules.override_.shift_insert(after(&rules, ".m.rule.is_room_mention"), rule.into());
     rules
+}
+
+/// # Errors
+/// [`Error::TooLarge`] if a pattern is longer than any that is of use.
+fn check_patterns(rule: &NewPushRule) -> Result<(), Error> {
+    let pattern = |condition: &PushCondition| match condition {
+        PushCondition::EventMatch(condition) => condition.pattern.len(),
+        _ => 0,
+    };
+    let longest = match rule {
+        NewPushRule::Override(rule) | NewPushRule::Underride(rule) | NewPushRule::PostContent(rule) => {
+            rule.conditions.iter().map(pattern).max().unwrap_or(0)
+        }
+        NewPushRule::Content(rule) => rule.pattern.len(),
+        // Rooms and senders are no patterns.
+        _ => 0,
+    };
+    if longest > limits::PUSH_PATTERN_BYTES {
+        return Err(Error::TooLarge("the pattern of the push rule is too long".to_owned()));
+    }
+    Ok(())
 }
 
 impl Users {
@@ -66,17 +99,9 @@ impl Users {
         Ok(rules)
     }
 
-    /// The same, kept in memory until they change.
-    pub fn push_ruleset(&self, user_id: &UserId, user: UserNum) -> Result<Arc<Ruleset>, Error> {
-        let version = self.account_data_version(user, RoomNum::NONE, TYPE)?;
-        if let Some((known, rules)) = self.push_rules.get(&user)
-            && known == version
-        {
-            return Ok(rules);
-        }
-        let rules = Arc::new(self.push_rules(user_id, user)?);
-        self.push_rules.insert(user, (version, rules.clone()));
-        Ok(rules)
+    /// When a user's push rules were last changed: who keeps them knows by it whether they are still right.
+    pub fn push_rules_version(&self, user: UserNum) -> Result<Seq, Error> {
+        self.account_data_version(user, RoomNum::NONE, TYPE)
     }
 
     async fn change_push_rules(
@@ -129,6 +154,7 @@ impl Users {
         after: Option<&str>,
         before: Option<&str>,
     ) -> Result<(), Error> {
+        check_patterns(&rule)?;
         self.change_push_rules(user_id, user, |rules| {
             rules.insert(rule, after, before).map_err(|error| match error {
                 InsertPushRuleError::UnknownRuleId => Error::NotFound(error.to_string()),

@@ -13,7 +13,7 @@ use postern_graph::{
     log::LogEntry,
     schema::{
         AccessTokens, Dehydrated, DeviceChanges, DeviceKeys, DeviceTokens, DeviceVersions, Devices,
-        FallbackKeys, KeySignatures, OneTimeKeys, Pushers, RefreshTokens, ToDevice,
+        FallbackKeys, KeySignatures, OneTimeKeys, RefreshTokens, ToDevice,
     },
 };
 use quick_cache::sync::Cache;
@@ -181,6 +181,7 @@ impl Users {
         let number = UserNum(self.graph.intern(NameKind::User, user.as_str(), &mut commit)?);
         let key = (number, device.clone());
         let revoked = self.drop_tokens(&mut commit, number, &device)?;
+        self.clear_pushers(&mut commit, number, &device)?;
         let known = self.graph.get::<Devices>(&key)?;
         let mut record: Device = match known {
             Some(Json(value)) => from_value(value)?,
@@ -355,12 +356,7 @@ impl Users {
         {
             commit.delete::<Dehydrated>(&(user,));
         }
-        for entry in self.graph.scan::<Pushers, _>(&(user,)).iter() {
-            let (key, Json(pusher)) = entry?;
-            if pusher.get("device_id").and_then(Value::as_str) == Some(device) {
-                commit.delete::<Pushers>(&key);
-            }
-        }
+        self.clear_pushers(commit, user, device)?;
         Ok(revoked)
     }
 

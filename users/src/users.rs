@@ -6,9 +6,8 @@ use crate::{
     passwords::{Cost, Passwords},
     sessions::Sessions,
 };
-use postern_graph::{Graph, NameKind, Seq, UserNum};
-use quick_cache::sync::Cache;
-use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId, push::Ruleset};
+use postern_graph::{Graph, NameKind, UserNum};
+use ruma::{OwnedServerName, OwnedUserId, ServerName, UserId};
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -36,8 +35,6 @@ pub struct Users {
     pub(crate) push_turn: Mutex<()>,
     /// The same for keys, messages to devices and key backups.
     pub(crate) turns: Turns,
-    /// Push rules by user, with the version of the account data they were read from.
-    pub(crate) push_rules: Cache<UserNum, (Seq, Arc<Ruleset>)>,
     server_name: OwnedServerName,
 }
 
@@ -59,7 +56,6 @@ impl Users {
             account_turn: Mutex::new(()),
             push_turn: Mutex::new(()),
             turns: Turns::default(),
-            push_rules: Cache::new(crate::limits::PUSH_RULES_IN_MEMORY),
             server_name: server_name.to_owned(),
         }
     }

@@ -168,6 +168,17 @@ impl From<postern_rooms::Error> for ApiError {
     }
 }
 
+impl From<postern_push::Error> for ApiError {
+    fn from(error: postern_push::Error) -> Self {
+        use postern_push::Error as E;
+        match error {
+            E::Rooms(error) => error.into(),
+            E::Users(error) => error.into(),
+            E::Graph(_) | E::Damaged(_) => Self::internal(&error),
+        }
+    }
+}
+
 impl From<postern_users::Error> for ApiError {
     fn from(error: postern_users::Error) -> Self {
         use postern_users::Error as E;

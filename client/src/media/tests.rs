@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use postern_config::Config;
 use postern_graph::Graph;
 use postern_media::Media;
+use postern_push::Push;
 use postern_rooms::Rooms;
 use postern_users::{Cost, Users};
 use ruma::server_name;
@@ -70,14 +71,16 @@ fn world(settings: &[(&str, &str)]) -> World {
             max_pending_uploads: config.media.max_pending_uploads,
         },
     );
-    let (users, media) = (Arc::new(users), Arc::new(media));
+    let (rooms, users, media) = (Arc::new(rooms), Arc::new(users), Arc::new(media));
     let stopping = CancellationToken::new();
+    let push = Push::new(graph.clone(), rooms.clone(), users.clone(), postern_push::Settings::default());
     let api = Api::new(
         Arc::new(config),
         graph,
-        Arc::new(rooms),
+        rooms,
         users,
         media,
+        push,
         Arc::new(Limiter::default()),
         Arc::new(postern_web::Nowhere),
         stopping,

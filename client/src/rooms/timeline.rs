@@ -4,7 +4,7 @@ use crate::{
     Api,
     filter::EventFilter,
     http::{Answer, ApiError, Caller, Params, Query},
-    presence::{ignored_users, shown_despite},
+    presence::shown_despite,
     rooms::{room_num, viewer},
 };
 use axum::{Json, Router, extract::State, routing::get};
@@ -123,7 +123,7 @@ async fn messages(
     }
     let start = query.from.clone().unwrap_or_else(|| from.to_string());
     let stretch = Stretch { from, until, direction, limit: filter.page(PAGE).max(1) };
-    let ignored = ignored_users(&api, session.user)?;
+    let ignored = api.users.ignored(session.user)?;
     let read = || {
         api.rooms.page(room, &viewer, stretch, |event| {
             event.record.pos <= latest
@@ -189,7 +189,7 @@ async fn context(
     let event = visible_event(&api, room, &viewer, &event)?;
     let filter = parse_filter(query.filter.as_deref())?;
     let limit = usize::try_from(query.limit.unwrap_or(10)).unwrap_or(10).min(crate::filter::MOST_EVENTS);
-    let ignored = ignored_users(&api, session.user)?;
+    let ignored = api.users.ignored(session.user)?;
     let wanted = |event: &Event| {
         shown_despite(&ignored, event) && filter.wants(event) && filter.wants_related(&api.rooms, event)
     };

@@ -6,7 +6,6 @@ mod lazy;
 mod room;
 mod sliding;
 mod token;
-mod unread;
 mod v3;
 mod wake;
 
@@ -18,7 +17,6 @@ pub use sliding::Connections;
 #[cfg(any(test, fuzzing))]
 pub(crate) use sliding::Position;
 pub(crate) use token::SyncToken;
-pub use unread::Unread;
 pub use wake::Wake;
 
 use crate::Api;

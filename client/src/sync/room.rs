@@ -1,20 +1,18 @@
 //! A room's part of a `/sync` (specification: syncing).
 
-use super::{
-    token::SyncToken,
-    unread::{Count, unread},
-};
+use super::token::SyncToken;
 use crate::{
     Api,
     filter::{EventFilter, RoomFilter},
     http::ApiError,
-    presence::{ignored_users, shown_despite},
+    presence::shown_despite,
 };
 use postern_graph::{
     EventNum, NameKind, Pos, RoomNum, Root, Seq, UserNum,
     event::{Membership, MembershipKind, flags},
     intern::split_state_key_name,
 };
+use postern_push::Count;
 use postern_rooms::{
     Event, UserReceipt,
     view::{Direction, Format, Stretch, TimelineToken, Viewer},
@@ -143,7 +141,7 @@ impl<'a> Asked<'a> {
         since: Option<SyncToken>,
         up_to: Seq,
     ) -> Result<Self, ApiError> {
-        let ignored = ignored_users(api, viewer.user)?;
+        let ignored = api.users.ignored(viewer.user)?;
         Ok(Self {
             api,
             viewer,
@@ -363,7 +361,7 @@ impl<'a> Asked<'a> {
         if base.is_some() && nothing && !self.full_state {
             return Ok(None);
         }
-        let counts = unread(self.api, &self.viewer, room, now, end)?;
+        let counts = self.api.push.unread(&self.viewer, room, end)?;
         let by_thread = self.filter.timeline.unread_thread_notifications;
         let summary = if base.is_none() || members_changed || self.full_state {
             self.summary(room)?

@@ -6,10 +6,7 @@ use super::{
 };
 use crate::{
     http::ApiError,
-    sync::{
-        room::{Asked, heroes, raw},
-        unread::unread,
-    },
+    sync::room::{Asked, heroes, raw},
 };
 use postern_graph::{
     EventNum, NameKind, Pos, RoomNum, Root,
@@ -152,8 +149,8 @@ pub(crate) fn room(
         bump_stamp: stamp.0,
         ..Room::default()
     };
-    if let Some(membership) = membership.filter(|membership| membership.kind == MembershipKind::Join) {
-        let counts = unread(api, &asked.viewer, room, membership, end)?.all;
+    if kind == Some(MembershipKind::Join) {
+        let counts = api.push.unread(&asked.viewer, room, end)?.all;
         shown.notification_count = counts.notification_count;
         shown.highlight_count = counts.highlight_count;
     }
