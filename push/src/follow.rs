@@ -18,7 +18,7 @@ use postern_graph::{
 };
 use postern_rooms::{Event, now_ms};
 use quick_cache::sync::Cache;
-use ruma::{OwnedUserId, events::TimelineEventType};
+use ruma::OwnedUserId;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 /// The name of the cursor of push.
@@ -185,9 +185,7 @@ impl Work {
             return Ok(());
         }
         let (room, sender) = (event.record.room, event.record.sender);
-        if *event.kind() == TimelineEventType::RoomRedaction {
-            self.redaction(&event)?;
-        }
+        self.redaction(&event)?;
         // Who says something has read what was said. State is also changed without anybody looking at the room.
         if event.state_key().is_none() && self.local(sender)?.is_some() {
             let thread = self.push.thread_of(&event)?.unwrap_or_default();
@@ -252,13 +250,8 @@ impl Work {
 
     /// What a redaction takes notifies nobody any more.
     fn redaction(&mut self, redaction: &Event) -> Result<(), Error> {
-        let Some(target) = redaction.redacts() else { return Ok(()) };
-        let target = self.push.0.rooms.event_by_id(&target)?;
-        let (room, same) =
-            (redaction.record.room, |target: &Arc<Event>| target.record.room == redaction.record.room);
-        let Some(target) = target.filter(same).filter(|target| target.record.redacted_by.is_some()) else {
-            return Ok(());
-        };
+        let Some(target) = self.push.taken_by(redaction)? else { return Ok(()) };
+        let room = redaction.record.room;
         let pos = target.record.pos;
         for (user, _) in self.members_of(room)?.iter() {
             if self.push.0.graph.has::<Notifications>(&(*user, pos))? {

@@ -6,7 +6,7 @@ use crate::{
 };
 use postern_graph::{UserNum, event::MembershipKind};
 use postern_rooms::{Event, Relation, Rooms, power::PowerLevels, view::Viewer};
-use ruma::{EventId, UserId};
+use ruma::{EventId, UserId, events::TimelineEventType};
 use std::sync::{Arc, OnceLock};
 
 /// An event, and what all rules want to know of its room.
@@ -128,6 +128,17 @@ impl Push {
         let rules = Arc::new(Rules::new(&self.0.users.push_rules(user_id, user)?));
         self.0.rules.insert(user, (version, rules.clone()));
         Ok(rules)
+    }
+
+    /// What a redaction took the content of; nothing if it is none, or has no effect.
+    pub(crate) fn taken_by(&self, redaction: &Event) -> Result<Option<Arc<Event>>, Error> {
+        if *redaction.kind() != TimelineEventType::RoomRedaction {
+            return Ok(None);
+        }
+        let Some(target) = redaction.redacts() else { return Ok(None) };
+        let target = self.0.rooms.event_by_id(&target)?;
+        let room = redaction.record.room;
+        Ok(target.filter(|target| target.record.room == room && target.record.redacted_by.is_some()))
     }
 
     /// The thread an event is in: its own relation, or that of what it relates to (specification: threading).

@@ -107,6 +107,9 @@ impl Push {
         found: &mut Vec<(Pos, u8, String)>,
     ) -> Result<(), Error> {
         for event in self.0.rooms.happened(room, viewer, stretch, limits::LOOK_BACK)? {
+            if let Some(taken) = self.taken_by(&event)? {
+                found.retain(|(pos, _, _)| *pos != taken.record.pos);
+            }
             if event.record.sender == viewer.user {
                 let thread = self.thread_of(&event)?.unwrap_or_default();
                 found.retain(|(_, _, of)| *of != thread);

@@ -113,6 +113,7 @@ fn own() -> Vec<Endpoint> {
                 "app_id": "a", "pushkey": "k", "kind": "http", "app_display_name": "a", "device_display_name": "d",
                 "lang": "en", "data": { "url": "https://push.example.org/_matrix/push/v1/notify" },
             })),
+        get("v3/notifications").params(&[("from", Word), ("limit", Number), ("only", Word)]),
         post("v3/user_directory/search").fields(json!({ "search_term": "x", "limit": 1 })),
     ]
 }

@@ -11,7 +11,6 @@ const SINGLE_SIGN_ON: &str = "OAuth 2.0 and single sign-on are not there yet";
 const DEPRECATED: &str = "deprecated or not used by clients for years; /sync replaces it";
 const FEDERATION: &str = "it is for other servers, with whom the server of these tests does not speak";
 const LATER_VERSIONS: &str = "of a later version of the specification than the server announces";
-const NOTIFICATIONS: &str = "what was notified is not kept; unread counts come with /sync";
 
 /// Endpoints that are left out on purpose, and why.
 const ABSENT: &[(&str, &str, &str)] = &[
@@ -49,7 +48,6 @@ const ABSENT: &[(&str, &str, &str)] = &[
     ("GET", "/_matrix/client/v3/rooms/{roomId}/initialSync", DEPRECATED),
     ("GET", "/_matrix/client/v1/mutual_rooms", LATER_VERSIONS),
     ("GET", "/.well-known/matrix/policy_server", FEDERATION),
-    ("GET", "/_matrix/client/v3/notifications", NOTIFICATIONS),
 ];
 
 /// What parameters are replaced by.

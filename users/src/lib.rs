@@ -26,6 +26,7 @@ pub use keys::{
     RemoteKeys, SignatureFailures, SignatureUpload, Updated, check_amount,
 };
 pub use passwords::Cost;
+pub use push::default_push_rules;
 pub use pushers::Pusher;
 pub use sessions::{Device, Session, Tokens};
 pub use to_device::{DeviceMessages, RemoteMessage, ToDeviceTxn};

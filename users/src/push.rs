@@ -24,7 +24,8 @@ struct Content {
 
 /// The specification's rules with those for polls (MSC3930), and the three for events that name somebody in their text only:
 /// what bots and older clients send has no `m.mentions`, and its readers expect to be notified as they were before version 1.7.
-fn server_default(user: &UserId) -> Ruleset {
+#[must_use]
+pub fn default_push_rules(user: &UserId) -> Ruleset {
     let mut rules = Ruleset::server_default(user);
     let highlight = [
         Action::Notify,
@@ -91,7 +92,7 @@ fn check_patterns(rule: &NewPushRule) -> Result<(), Error> {
 impl Users {
     /// A user's push rules: the server's defaults until the user changed something.
     pub fn push_rules(&self, user_id: &UserId, user: UserNum) -> Result<Ruleset, Error> {
-        let defaults = server_default(user_id);
+        let defaults = default_push_rules(user_id);
         let Some(text) = self.account_data(user, RoomNum::NONE, TYPE)? else { return Ok(defaults) };
         let Ok(Content { global: mut rules }) = serde_json::from_str(&text) else { return Ok(defaults) };
         // Rules the specification has added since are added to what the user has.
