@@ -149,7 +149,11 @@ async fn notifications(
         number.map(Pos).ok_or_else(|| ApiError::invalid_param("from is a next_token of an earlier answer"))
     });
     let viewer = Viewer { user: session.user, user_id: &session.user_id, device_id: &session.device_id };
-    let highlights = asked.only.as_deref() == Some("highlight");
+    let highlights = match asked.only.as_deref() {
+        None => false,
+        Some("highlight") => true,
+        Some(_) => return Err(ApiError::invalid_param("only is highlight")),
+    };
     let limit = asked.limit.unwrap_or(NOTIFICATIONS);
     let page = api.push.notifications(&viewer, before.transpose()?, limit, highlights).await?;
     let mut answer = json!({ "notifications": page.notifications });

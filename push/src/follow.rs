@@ -155,13 +155,10 @@ impl Work {
                     self.event(*event, *pos).await?;
                 }
                 LogEntry::Membership { user, room } => {
-                    self.members.remove(room);
                     if let Some(id) = self.local(*user)? {
+                        self.members.remove(room);
                         self.membership(*room, *user, &id)?;
                     }
-                }
-                LogEntry::RoomState { room } => {
-                    self.members.remove(room);
                 }
                 LogEntry::Receipt { room, user, .. } if self.local(*user)?.is_some() => {
                     let read = self.push.read(*room, *user)?;

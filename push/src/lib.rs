@@ -5,6 +5,8 @@
 //! it. Each pusher that is due something has a task (`lanes.rs`), so that no gateway waits for another.
 
 mod follow;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod judge;
 mod lanes;
 pub mod limits;

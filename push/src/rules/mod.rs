@@ -6,9 +6,10 @@
 mod pattern;
 mod subject;
 
+pub(crate) use pattern::Pattern;
 pub(crate) use subject::Subject;
 
-use pattern::{Pattern, has_word};
+use pattern::has_word;
 use ruma::push::{Action, AnyPushRuleRef, PushCondition, Ruleset, ScalarJsonValue};
 use serde_json::Value;
 use std::{ops::RangeBounds, sync::Arc};
