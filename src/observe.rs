@@ -41,6 +41,8 @@ pub fn metrics(graph: Arc<Graph>) -> Result<Router, BuildError> {
         "postern_outbox_transactions_total",
         "Attempts to send a transaction, by result"
     );
+    metrics::describe_gauge!("postern_push_lanes", "Pushers whose gateway is due something");
+    metrics::describe_counter!("postern_push_total", "Notifications for push gateways, by result");
     Ok(Router::new().route(
         "/metrics",
         get(move || {

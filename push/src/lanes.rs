@@ -49,7 +49,7 @@ pub trait Gateways: Send + Sync + Debug + 'static {
 /// The lanes there are.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    open: Mutex<HashMap<PusherKey, Arc<Lane>>>,
+    open: Mutex<Open>,
     gateways: OnceLock<Arc<dyn Gateways>>,
     at_once: Semaphore,
     failing_at_once: Semaphore,
@@ -67,7 +67,28 @@ impl Default for Lanes {
 }
 
 #[derive(Debug, Default)]
+struct Open {
+    lanes: HashMap<PusherKey, Arc<Lane>>,
+    /// The places of users that have a lane.
+    of_users: HashMap<UserNum, Arc<Semaphore>>,
+}
+
+impl Open {
+    /// Ends a lane.
+    fn close(&mut self, pusher: &PusherKey) {
+        self.lanes.remove(pusher);
+        // Here and in the lane that ends.
+        if self.of_users.get(&pusher.0).is_some_and(|places| Arc::strong_count(places) <= 2) {
+            self.of_users.remove(&pusher.0);
+        }
+        metrics::gauge!("postern_push_lanes").set(self.lanes.len() as f64);
+    }
+}
+
+#[derive(Debug)]
 struct Lane {
+    /// The places of its user.
+    of_user: Arc<Semaphore>,
     /// Whether something may have come since it was last looked.
     more: AtomicBool,
     /// What has come since the queue was last cut.
@@ -109,25 +130,30 @@ impl Push {
             return;
         }
         let mut open = lanes.open.lock();
-        let is_new = !open.contains_key(pusher);
-        let lane = open.entry(pusher.clone()).or_default().clone();
-        lane.more.store(true, Ordering::Release);
-        lane.came.fetch_add(1, Ordering::Relaxed);
-        if is_new {
-            metrics::gauge!("postern_push_lanes").set(open.len() as f64);
-            self.0.tasks.spawn(work_off(self.clone(), pusher.clone(), lane));
-        } else if lane.came.load(Ordering::Relaxed) > limits::DUE {
+        if let Some(lane) = open.lanes.get(pusher).cloned() {
+            // While no lane can end, or it would end without having seen it.
+            lane.more.store(true, Ordering::Release);
             drop(open);
-            if let Err(error) = self.shorten(pusher, &lane) {
+            if lane.came.fetch_add(1, Ordering::Relaxed) >= limits::DUE
+                && let Err(error) = self.shorten(pusher, &lane)
+            {
                 tracing::error!(%error, "what a push gateway is due was not cut short");
             }
+            return;
         }
+        let places = || Arc::new(Semaphore::new(limits::REQUESTS_OF_USER));
+        let of_user = open.of_users.entry(pusher.0).or_insert_with(places).clone();
+        let (more, came, again) = (AtomicBool::new(true), AtomicUsize::new(1), Notify::new());
+        let lane = Arc::new(Lane { of_user, more, came, again });
+        open.lanes.insert(pusher.clone(), lane.clone());
+        metrics::gauge!("postern_push_lanes").set(open.lanes.len() as f64);
+        self.0.tasks.spawn(work_off(self.clone(), pusher.clone(), lane));
     }
 
     /// A pusher was set again: where its gateway is may have changed, so it is tried at once.
     pub fn pusher_was_set(&self, user: UserNum, app_id: &str, pushkey: &str) {
         let pusher = (user, app_id.to_owned(), pushkey.to_owned());
-        if let Some(lane) = self.0.lanes.open.lock().get(&pusher) {
+        if let Some(lane) = self.0.lanes.open.lock().lanes.get(&pusher) {
             lane.again.notify_one();
         }
     }
@@ -168,13 +194,12 @@ async fn work_off(push: Push, pusher: PusherKey, lane: Arc<Lane>) {
     let mut backoff = Backoff::new(settings.retry_min, settings.retry_max);
     loop {
         lane.more.store(false, Ordering::Release);
-        match tell(&push, &pusher, backoff.is_failing()).await {
+        match tell(&push, &pusher, &lane, backoff.is_failing()).await {
             Ok(Told::Yes) => backoff.succeeded(),
             Ok(Told::Nothing) => {
                 let mut open = push.0.lanes.open.lock();
                 if !lane.more.load(Ordering::Acquire) {
-                    open.remove(&pusher);
-                    metrics::gauge!("postern_push_lanes").set(open.len() as f64);
+                    open.close(&pusher);
                     return;
                 }
             }
@@ -204,12 +229,17 @@ async fn wait(push: &Push, backoff: &mut Backoff, pusher: &PusherKey, lane: &Lan
 }
 
 /// Tells a gateway the next thing.
-async fn tell(push: &Push, pusher: &PusherKey, is_failing: bool) -> Result<Told, Error> {
+async fn tell(push: &Push, pusher: &PusherKey, lane: &Lane, is_failing: bool) -> Result<Told, Error> {
     let inner = &push.0;
-    let places = if is_failing { &inner.lanes.failing_at_once } else { &inner.lanes.at_once };
-    let Some(Ok(_place)) = inner.stop.run_until_cancelled(places.acquire()).await else {
-        return Ok(Told::Stopping);
+    let places = async {
+        if is_failing {
+            return Some((inner.lanes.failing_at_once.acquire().await.ok()?, None));
+        }
+        // The user's first: whoever waits for that takes no place of others.
+        let of_user = lane.of_user.acquire().await.ok()?;
+        Some((inner.lanes.at_once.acquire().await.ok()?, Some(of_user)))
     };
+    let Some(Some(_places)) = inner.stop.run_until_cancelled(places).await else { return Ok(Told::Stopping) };
     let Some((key, due, is_followed)) = push.next_due(pusher)? else { return Ok(Told::Nothing) };
     let known = inner.users.pusher(pusher.0, &pusher.1, &pusher.2)?;
     let url = known.as_ref().and_then(|known| known.data.get("url")?.as_str()?.parse::<Url>().ok());

@@ -32,6 +32,8 @@ pub const DUE: usize = 100;
 pub const REQUESTS: usize = 64;
 /// Of these to gateways that failed the last time: they must not keep others waiting.
 pub const FAILING_REQUESTS: usize = 16;
+/// Of those that did not fail, requests for the pushers of one user at a time: where their gateways are is theirs to say, and how slow these are.
+pub const REQUESTS_OF_USER: usize = 4;
 /// The answer of a push gateway, bytes: a list of push keys, of which one is asked about.
 pub const ANSWER_BYTES: usize = 64 << 10;
 /// Notifications in one answer.

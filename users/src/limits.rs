@@ -29,9 +29,11 @@ pub const DISPLAY_NAME_BYTES: usize = 1024;
 /// A device id, bytes.
 pub const DEVICE_ID_BYTES: usize = 512;
 /// A pusher, bytes: it is read for each notification.
-pub const PUSHER_BYTES: usize = 16 << 10;
+pub const PUSHER_BYTES: usize = 4 << 10;
 /// A pattern of a push rule, bytes: each is held against every message.
 pub const PUSH_PATTERN_BYTES: usize = 1024;
+/// The actions of a push rule as JSON, bytes: they are kept with each notification.
+pub const PUSH_ACTIONS_BYTES: usize = 1024;
 /// One-time keys kept for a device: clients upload about 50 and top them up.
 pub const ONE_TIME_KEYS_PER_DEVICE: usize = 1000;
 /// Algorithms a device may have fallback keys for.

@@ -69,8 +69,27 @@ pub fn default_push_rules(user: &UserId) -> Ruleset {
 }
 
 /// # Errors
-/// [`Error::TooLarge`] if a pattern is longer than any that is of use.
-fn check_patterns(rule: &NewPushRule) -> Result<(), Error> {
+/// [`Error::TooLarge`] if actions are longer than any that are of use.
+fn check_actions(actions: &[Action]) -> Result<(), Error> {
+    let text = serde_json::to_string(actions).map_err(|error| Error::Internal(error.to_string()))?;
+    if text.len() > limits::PUSH_ACTIONS_BYTES {
+        return Err(Error::TooLarge("the actions of the push rule are too long".to_owned()));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// [`Error::TooLarge`] if a pattern or the actions are longer than any that are of use.
+fn check_rule(rule: &NewPushRule) -> Result<(), Error> {
+    check_actions(match rule {
+        NewPushRule::Override(rule) | NewPushRule::Underride(rule) | NewPushRule::PostContent(rule) => {
+            &rule.actions
+        }
+        NewPushRule::Content(rule) => &rule.actions,
+        NewPushRule::Room(rule) => &rule.actions,
+        NewPushRule::Sender(rule) => &rule.actions,
+        _ => &[],
+    })?;
     let pattern = |condition: &PushCondition| match condition {
         PushCondition::EventMatch(condition) => condition.pattern.len(),
         _ => 0,
@@ -155,7 +174,7 @@ impl Users {
         after: Option<&str>,
         before: Option<&str>,
     ) -> Result<(), Error> {
-        check_patterns(&rule)?;
+        check_rule(&rule)?;
         self.change_push_rules(user_id, user, |rules| {
             rules.insert(rule, after, before).map_err(|error| match error {
                 InsertPushRuleError::UnknownRuleId => Error::NotFound(error.to_string()),
@@ -206,8 +225,9 @@ impl Users {
         rule_id: &str,
         actions: Vec<Value>,
     ) -> Result<(), Error> {
-        let actions = serde_json::from_value(Value::Array(actions))
+        let actions: Vec<Action> = serde_json::from_value(Value::Array(actions))
             .map_err(|error| Error::InvalidParam(format!("not actions of a push rule: {error}")))?;
+        check_actions(&actions)?;
         self.change_push_rules(user_id, user, |rules| {
             rules.set_actions(kind, rule_id, actions).map_err(|error| Error::NotFound(error.to_string()))
         })
