@@ -7,6 +7,7 @@
 mod acls;
 mod admission;
 mod by_hand;
+mod encryption;
 mod error;
 mod facts;
 mod files;
@@ -29,7 +30,7 @@ mod table;
 pub use admission::BANNER;
 pub use by_hand::{ByHand, CarriedEntry, Incoming, Joined, Outgoing};
 pub use error::Error;
-pub use facts::{ENCRYPTION, FLOOR, LABEL};
+pub use facts::{AUDITOR, ENCRYPTION, FLOOR, LABEL};
 pub use ledger::{Disclosure, ruling_text};
 pub use policy_room::POLICIES;
 pub use records::{Disclosed, Explained, For, PoliciesShown, Refusal, RuleShown, Ruling, Shadow};
