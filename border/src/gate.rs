@@ -453,6 +453,18 @@ impl Gate for Border {
         Ok(why)
     }
 
+    fn quarantined_counts(&self, event: &Event) {
+        let (kind, sender) = (event.kind().to_string(), event.sender());
+        metrics::counter!("postern_border_alarms", "what" => "quarantined_state").increment(1);
+        tracing::error!(target: "postern::border", event = %event.id, room = %event.room_id, %sender, kind, "a state event in quarantine counts in its room: take its server out of the table of peers, or let it in");
+        self.refuse(
+            "quarantined_state",
+            sender.as_str(),
+            event.id.as_str(),
+            "it is not let in, and counts as state of its room all the same",
+        );
+    }
+
     fn may_enter(
         &self,
         rooms: &Rooms,

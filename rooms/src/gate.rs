@@ -112,6 +112,10 @@ pub trait Gate: Send + Sync + Debug {
     /// The store's.
     fn admitted(&self, rooms: &Rooms, event: &Event) -> Result<Option<String>, Error>;
 
+    /// Notes that a state event which is kept in quarantine counts in its room all the same: state resolution is the same on all
+    /// servers.
+    fn quarantined_counts(&self, _event: &Event) {}
+
     /// Why a user, or somebody who does not say who they are, may not come to know a room.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use postern_graph::{
 };
 use postern_rooms::{Rooms, now_ms};
 use quick_cache::sync::Cache;
-use ruma::{OwnedServerName, ServerName};
-use serde::Serialize;
+use ruma::{OwnedRoomId, OwnedServerName, ServerName};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use std::{
     collections::{HashMap, HashSet},
@@ -67,6 +67,21 @@ pub(super) struct Due {
     /// Where the events and the EDUs of a server begin: before that lie only the remains of what was removed, which
     /// take time to pass over until the store has thrown them away.
     beginnings: Cache<ServerNum, (Seq, Seq)>,
+}
+
+/// A transaction as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Made {
+    origin: Box<RawValue>,
+    origin_server_ts: u64,
+    pdus: Vec<Box<RawValue>>,
+    #[serde(default)]
+    edus: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct OfRoom {
+    room_id: Option<OwnedRoomId>,
 }
 
 /// What goes into a transaction.
@@ -142,9 +157,10 @@ impl Due {
         if let Some(number) = number
             && let Some((id, Raw(body))) = self.graph.get::<OutboxTransactions>(&(number,))?
         {
-            let body = serde_json::from_slice(&body)
-                .map_err(|error| postern_rooms::Error::BadJson(error.to_string()))?;
-            return Ok(Some(Transaction { id, body, is_stored: true }));
+            match self.still_for(server, &body)? {
+                Some(body) => return Ok(Some(Transaction { id, body, is_stored: true })),
+                None => self.answered(server)?,
+            }
         }
         loop {
             let (mut commit, mut gathered) = (self.graph.begin(), Gathered::default());
@@ -187,6 +203,34 @@ impl Due {
             Self::count(-(events as f64));
             return Ok(Some(Transaction { id, body, is_stored }));
         }
+    }
+
+    /// A transaction that was made before, without the events of rooms that the server may not know any more; nothing if nothing
+    /// of it is left. Forms of events stay as they were.
+    fn still_for(&self, server: &ServerName, body: &[u8]) -> Result<Option<Box<RawValue>>, Error> {
+        let bad = |error: serde_json::Error| postern_rooms::Error::BadJson(error.to_string());
+        let Some(gate) = self.rooms.gate() else {
+            return Ok(Some(serde_json::from_slice(body).map_err(bad)?));
+        };
+        let mut made: Made = serde_json::from_slice(body).map_err(bad)?;
+        let count = made.pdus.len();
+        let mut still = Vec::with_capacity(count);
+        for pdu in made.pdus {
+            let OfRoom { room_id } = serde_json::from_str(pdu.get()).map_err(bad)?;
+            // The create event of a room of version 12 does not say which room it is of.
+            let room = room_id.map_or(Ok(None), |room| self.rooms.room(&room))?;
+            if room.map_or(Ok(true), |room| gate.knows(&self.rooms, server, room))? {
+                still.push(pdu);
+            }
+        }
+        if still.len() < count {
+            tracing::info!(%server, events = count - still.len(), "events are held back that the server may not have any more");
+        }
+        if still.is_empty() && made.edus.is_empty() {
+            return Ok(None);
+        }
+        made.pdus = still;
+        Ok(Some(serde_json::value::to_raw_value(&made).map_err(bad)?))
     }
 
     fn gather(
