@@ -280,11 +280,17 @@ const SENDERS: usize = 8;
 /// The label of the room, as servers that know labels read it.
 const LABEL: &str = "Company INTERNAL";
 
-/// Messages of one user, at a fixed rate, in a labelled room with all servers of the peer.
-pub async fn outbound(target: &Target, peer: &Arc<Peer>, sizes: Sizes) -> Result<Vec<Row>, Error> {
+/// Messages of one user, at a fixed rate, in a room with all servers of the peer, which may have a label.
+pub async fn outbound(
+    target: &Target,
+    peer: &Arc<Peer>,
+    sizes: Sizes,
+    labelled: bool,
+) -> Result<Vec<Row>, Error> {
     let servers = peer.signers.len();
     let (policy, class) = LABEL.split_once(' ').unwrap_or_default();
-    let create = json!({ "io.postern.label": { "policy": policy, "class": class } });
+    let label = json!({ "io.postern.label": { "policy": policy, "class": class } });
+    let create = if labelled { label } else { json!({}) };
     let room = peer.open_with(&name(target, "outbound"), servers + 1, 0, create)?;
     let mut guest = Guest::on(target, "speaker").await?;
     guest.join(&room).await?;
