@@ -5,7 +5,7 @@
 
 use crate::{Error, limits};
 use dashmap::{DashMap, Entry};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use postern_graph::{
     Commit, EventNum, Graph, NameKind, ServerNum,
     codec::Json,
@@ -70,6 +70,10 @@ pub(crate) struct Ledger {
     rulings: Mutex<Vec<(u64, Value)>>,
     refusals: Mutex<Vec<Value>>,
     known: Cache<Place, bool>,
+    /// What was asked for once only. Of what is not here that is not known.
+    once: Cache<Place, ()>,
+    /// Held by whoever asks for a form, alone by who takes some back.
+    asking: RwLock<()>,
     next_refusal: AtomicU64,
     /// How many refusals are in the store, once they have been counted; held by who writes some.
     refusals_kept: tokio::sync::Mutex<Option<usize>>,
@@ -86,6 +90,8 @@ impl Ledger {
             rulings: Mutex::default(),
             refusals: Mutex::default(),
             known: Cache::new(limits::FORMS_IN_MEMORY),
+            once: Cache::new(limits::FORMS_ASKED_ONCE),
+            asking: RwLock::default(),
             next_refusal: AtomicU64::new(0),
             refusals_kept: tokio::sync::Mutex::default(),
             writing: tokio::sync::Mutex::default(),
@@ -127,7 +133,11 @@ impl Ledger {
         decide: impl FnOnce() -> Result<(Form, u64), Error>,
     ) -> Result<Form, Error> {
         let place = (event, self.server(server)?);
-        let form = |whole: bool| if whole { Form::Whole } else { Form::Redacted };
+        let _asking = self.asking.read();
+        let form = |whole: bool| {
+            self.once.remove(&place);
+            if whole { Form::Whole } else { Form::Redacted }
+        };
         if let Some(whole) = self.known.get(&place) {
             return Ok(form(whole));
         }
@@ -150,8 +160,27 @@ impl Ledger {
             // What is not sent at all is not in the ledger: it may be sent another day.
             Form::Nothing => return Ok(Form::Nothing),
         };
+        self.once.insert(place, ());
         vacant.insert(Disclosure { whole, ruling, at: now_ms() });
         Ok(decided)
+    }
+
+    /// A server was to get these events, once their forms were written down, and nothing of that has left: the forms that were
+    /// asked for only then are forgotten, and decided again for whoever asks next.
+    pub(crate) async fn take_back(&self, server: &ServerName, events: &[EventNum]) -> Result<(), Error> {
+        let Some(server) = self.known_server(server)? else { return Ok(()) };
+        let _writing = self.writing.lock().await;
+        let _asking = self.asking.write();
+        let mut commit = self.graph.begin();
+        for event in events {
+            let place = (*event, server);
+            if self.once.remove(&place).is_some() && !self.pending.contains_key(&place) {
+                commit.delete::<Disclosures>(&place);
+                commit.delete::<DisclosuresTo>(&(server, *event));
+                self.known.remove(&place);
+            }
+        }
+        if commit.is_empty() { Ok(()) } else { Ok(self.graph.commit_beside_log(commit)?) }
     }
 
     /// Notes a ruling, which is written down with the next forms.

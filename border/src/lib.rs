@@ -14,6 +14,7 @@ mod gate;
 mod ledger;
 pub mod limits;
 mod open;
+mod overruled;
 mod policy_room;
 mod policy_server;
 mod records;
@@ -40,6 +41,7 @@ pub use table::{HolderKind, PeerShown, Written};
 
 use arc_swap::ArcSwap;
 use ledger::Ledger;
+use parking_lot::Mutex;
 use policy_server::PolicyKey;
 use postern_graph::{Graph, codec::Raw, schema::ServerState};
 use postern_media::Media;
@@ -51,7 +53,7 @@ use requests::Requests;
 use ruma::{OwnedServerName, ServerName};
 use serde::de::DeserializeOwned;
 use standing::Standing;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use table::Tables;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -87,6 +89,10 @@ pub(crate) struct Inner {
     pub(crate) policy_room_stale: Notify,
     /// Refusals that were told of lately, and when.
     pub(crate) told: Cache<(&'static str, String, String, String), u64>,
+    /// Peers that are to be removed.
+    to_remove: Mutex<BTreeSet<OwnedServerName>>,
+    /// There are some.
+    removing: Notify,
 }
 
 impl Border {
@@ -122,6 +128,8 @@ impl Border {
             policy_room_stale: Notify::new(),
             graph,
             told: Cache::new(limits::REFUSALS_TOLD),
+            to_remove: Mutex::default(),
+            removing: Notify::new(),
         })))
     }
 
@@ -139,13 +147,18 @@ impl Border {
         self.0.standing.load_full()
     }
 
-    /// Writes down what was refused, and forgets rulings that are too old, until the server stops.
+    /// Writes down what was refused, removes peers that overruled the border, and forgets rulings that are too old, until the
+    /// server stops.
     pub async fn keep(self, stopping: CancellationToken) {
         let mut forgetting = tokio::time::interval_at(tokio::time::Instant::now() + FORGET_FIRST, FORGET);
         loop {
             let is_last = tokio::select! {
                 () = stopping.cancelled() => true,
                 () = tokio::time::sleep(KEEP) => false,
+                () = self.0.removing.notified() => {
+                    self.remove_overruling().await;
+                    false
+                }
                 _ = forgetting.tick() => {
                     let before = now_ms().saturating_sub(self.standing().rulings_kept);
                     let forgetting = self.0.ledger.forget_rulings(before, limits::RULINGS);

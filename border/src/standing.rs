@@ -7,7 +7,7 @@ use crate::{
     limits,
     policy_room::Published,
     rulings::Ruling,
-    settings::{DeviceEntry, Directory, FILE, Hours, PeerEntry, UserEntry, Wrong},
+    settings::{DeviceEntry, Directory, FILE, Hours, PeerEntry, UserEntry, WhenOverruled, Wrong},
     table::{HolderKind, Tables, Written},
 };
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
@@ -57,6 +57,7 @@ pub(crate) struct Standing {
     /// The labels of rooms that are created with one of the presets.
     pub(crate) preset_labels: [(Preset, Option<Label>); 3],
     pub(crate) topic_marking: bool,
+    pub(crate) when_overruled: WhenOverruled,
     /// For how long rulings are kept, milliseconds.
     pub(crate) rulings_kept: u64,
     /// Whether new rooms have this server as their policy server.
@@ -283,6 +284,7 @@ impl Standing {
             default_label,
             preset_labels,
             topic_marking: document.topic_marking,
+            when_overruled: document.when_overruled,
             rulings_kept: u64::from(document.rulings_days.unwrap_or(limits::RULINGS_DAYS).max(1)) * DAY_MS,
             policy_server: document.policy_server,
             is_particular,

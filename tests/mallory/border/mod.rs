@@ -5,6 +5,7 @@ mod denial;
 mod enclaves;
 mod guarded;
 mod labels;
+mod overruling;
 mod pulling;
 mod smuggling;
 mod switching;
