@@ -120,7 +120,11 @@ pub(super) async fn work_off(outbox: Outbox, queue: std::sync::Arc<Queue>) {
             Ok(Sent::Later) => sending.wait().await,
             Ok(Sent::AtOtherHours) => {
                 queue.failing.store(true, Ordering::Relaxed);
-                let _ = outbox.0.stop.run_until_cancelled(tokio::time::sleep(LOOK_FOR_HOURS)).await;
+                tokio::select! {
+                    () = outbox.0.stop.cancelled() => {}
+                    () = tokio::time::sleep(LOOK_FOR_HOURS) => {}
+                    () = queue.heard.notified() => {}
+                }
             }
             Ok(Sent::Stopping) => return,
             Err(error) => {

@@ -7,6 +7,7 @@ mod guarded;
 mod labels;
 mod overruling;
 mod pulling;
+mod repeating;
 mod smuggling;
 mod switching;
 
