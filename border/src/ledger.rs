@@ -283,6 +283,30 @@ impl Ledger {
         Ok(found)
     }
 
+    /// Forgets refusals from before a time; how many.
+    pub(crate) async fn forget_refusals(&self, before: u64) -> Result<usize, Error> {
+        let mut forgotten = 0;
+        loop {
+            let mut counted = self.refusals_kept.lock().await;
+            let mut commit = self.graph.begin();
+            let old = self.graph.scan::<Refusals, _>(&()).below(&(before, 0));
+            let mut some = 0;
+            for entry in old.iter().take(limits::RULINGS_SWEPT) {
+                commit.delete::<Refusals>(&entry?.0);
+                some += 1;
+            }
+            if !commit.is_empty() {
+                self.graph.commit_beside_log(commit)?;
+            }
+            *counted = counted.map(|kept| kept.saturating_sub(some));
+            forgotten += some;
+            if some < limits::RULINGS_SWEPT {
+                return Ok(forgotten);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Forgets rulings from before a time, and of the others the oldest ones beyond a number; how many. What was disclosed is
     /// not forgotten.
     pub(crate) async fn forget_rulings(&self, before: u64, most: usize) -> Result<usize, Error> {
@@ -342,9 +366,7 @@ mod tests {
     #[tokio::test]
     async fn rulings_that_are_too_old_or_too_many_are_forgotten_and_disclosures_are_not() {
         let directory = tempfile::tempdir().unwrap();
-        let graph =
-            Graph::open(&Settings { path: directory.path().join("db"), block_cache: 8 << 20 }).unwrap();
-        let ledger = Ledger::new(graph);
+        let ledger = ledger(&directory);
         let count = u64::try_from(limits::RULINGS_SWEPT).unwrap() * 2 + 10;
         for id in 0..count {
             ledger.note_ruling(id, json!({ "question": { "context": { "at": id } } }));
@@ -366,5 +388,52 @@ mod tests {
         };
         assert_eq!((of(0, 2), of(7, 2)), (vec![3, 7], vec![9]));
         assert!(ledger.got_whole(EventNum(9), server).unwrap());
+    }
+
+    fn ledger(directory: &tempfile::TempDir) -> Ledger {
+        let settings = Settings { path: directory.path().join("db"), block_cache: 8 << 20 };
+        Ledger::new(Graph::open(&settings).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_form_that_did_not_leave_is_decided_again_unless_somebody_else_was_told_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = ledger(&directory);
+        let server = <&ServerName>::try_from("b.example").unwrap();
+        let form = |event, decided| ledger.form(EventNum(event), server, || Ok((decided, 5))).unwrap();
+        let (sent, unsent, asked) = (1, 2, 3);
+        for event in [sent, unsent, asked] {
+            assert_eq!(form(event, Form::Whole), Form::Whole);
+        }
+        ledger.settle().await.unwrap();
+        assert_eq!(form(asked, Form::Redacted), Form::Whole);
+        ledger.take_back(server, &[EventNum(unsent), EventNum(asked)]).await.unwrap();
+        assert!(!ledger.got_whole(EventNum(unsent), server).unwrap());
+        assert!(ledger.of_event(EventNum(unsent)).unwrap().is_empty());
+        for (event, now) in
+            [(sent, Form::Whole), (unsent, Form::Redacted), (unsent, Form::Redacted), (asked, Form::Whole)]
+        {
+            assert_eq!(form(event, Form::Redacted), now);
+        }
+        // It was asked for twice by now.
+        ledger.settle().await.unwrap();
+        ledger.take_back(server, &[EventNum(unsent)]).await.unwrap();
+        assert_eq!(form(unsent, Form::Whole), Form::Redacted);
+        let number = ledger.known_server(server).unwrap().unwrap();
+        assert_eq!(ledger.of_server(number, EventNum(0), 10).unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn refusals_that_are_too_old_are_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = ledger(&directory);
+        let count = limits::RULINGS_SWEPT + 10;
+        for n in 0..count {
+            ledger.note_refusal(json!(n));
+        }
+        ledger.keep_refusals().await.unwrap();
+        assert_eq!(ledger.forget_refusals(1).await.unwrap(), 0);
+        assert_eq!(ledger.forget_refusals(u64::MAX).await.unwrap(), count);
+        assert_eq!(*ledger.refusals_kept.lock().await, Some(0));
     }
 }

@@ -7,6 +7,7 @@
 mod acls;
 mod admission;
 mod by_hand;
+mod encryption;
 mod error;
 mod facts;
 mod files;
@@ -30,7 +31,7 @@ mod table;
 pub use admission::BANNER;
 pub use by_hand::{ByHand, CarriedEntry, Incoming, Joined, Outgoing};
 pub use error::Error;
-pub use facts::{ENCRYPTION, FLOOR, LABEL};
+pub use facts::{AUDITOR, ENCRYPTION, FLOOR, LABEL};
 pub use ledger::{Disclosure, ruling_text};
 pub use policy_room::POLICIES;
 pub use records::{Disclosed, Explained, For, PoliciesShown, Refusal, RuleShown, Ruling, Shadow};
@@ -147,29 +148,19 @@ impl Border {
         self.0.standing.load_full()
     }
 
-    /// Writes down what was refused, removes peers that overruled the border, and forgets rulings that are too old, until the
-    /// server stops.
+    /// Writes down what was refused, removes peers that overruled the border, and forgets rulings and refusals that are too old,
+    /// until the server stops.
     pub async fn keep(self, stopping: CancellationToken) {
-        let mut forgetting = tokio::time::interval_at(tokio::time::Instant::now() + FORGET_FIRST, FORGET);
+        tokio::join!(self.keep_refusals(&stopping), self.forget(&stopping));
+    }
+
+    async fn keep_refusals(&self, stopping: &CancellationToken) {
         loop {
             let is_last = tokio::select! {
                 () = stopping.cancelled() => true,
                 () = tokio::time::sleep(KEEP) => false,
                 () = self.0.removing.notified() => {
                     self.remove_overruling().await;
-                    false
-                }
-                _ = forgetting.tick() => {
-                    let before = now_ms().saturating_sub(self.standing().rulings_kept);
-                    let forgetting = self.0.ledger.forget_rulings(before, limits::RULINGS);
-                    tokio::select! {
-                        () = stopping.cancelled() => {}
-                        forgotten = forgetting => match forgotten {
-                            Ok(0) => {}
-                            Ok(forgotten) => tracing::info!(forgotten, "rulings were too old to be kept"),
-                            Err(error) => tracing::error!(%error, "rulings that are too old cannot be forgotten"),
-                        },
-                    }
                     false
                 }
             };
@@ -180,6 +171,31 @@ impl Border {
                 return;
             }
         }
+    }
+
+    async fn forget(&self, stopping: &CancellationToken) {
+        let mut forgetting = tokio::time::interval_at(tokio::time::Instant::now() + FORGET_FIRST, FORGET);
+        let forget = async {
+            loop {
+                forgetting.tick().await;
+                let before = now_ms().saturating_sub(self.standing().rulings_kept);
+                let ledger = &self.0.ledger;
+                let forgotten = async {
+                    let refusals = ledger.forget_refusals(before).await?;
+                    Ok::<_, Error>(refusals + ledger.forget_rulings(before, limits::RULINGS).await?)
+                };
+                match forgotten.await {
+                    Ok(0) => {}
+                    Ok(forgotten) => {
+                        tracing::info!(forgotten, "rulings and refusals were too old to be kept")
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "rulings and refusals that are too old cannot be forgotten");
+                    }
+                }
+            }
+        };
+        stopping.run_until_cancelled(forget).await;
     }
 }
 

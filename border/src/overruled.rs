@@ -8,22 +8,25 @@ use postern_rooms::{Event, Rooms};
 impl Border {
     /// A soft-failed event is state: raises the alarm if it is one that is not let in.
     pub(crate) fn look_at_overruling(&self, standing: &Standing, rooms: &Rooms, event: &Event) {
-        let why = match self.kept_out(standing, rooms, event) {
-            Ok(Some(why)) => why,
-            // It failed by the rules of the room alone, or would be let in by now.
-            Ok(None) => return,
-            Err(error) => format!("this cannot be decided now: {error}"),
-        };
         let (sender, room) = (event.sender(), &event.room_id);
         let server = sender.server_name();
-        let peer = if standing.peer(server).is_known { server.as_str() } else { "others" };
-        metrics::counter!("postern_border_overruled", "peer" => peer.to_owned()).increment(1);
+        if server == self.0.server {
+            return;
+        }
+        let (why, is_certain) = match self.kept_out(standing, rooms, event) {
+            Ok(Some(why)) => (why, true),
+            // It failed by the rules of the room alone, or would be let in by now.
+            Ok(None) => return,
+            Err(error) => (format!("this cannot be decided now: {error}"), false),
+        };
+        metrics::counter!("postern_border_alarms", "what" => "quarantined_state").increment(1);
         tracing::error!(
             target: "postern::border", event = %event.id, %room, %sender, kind = %event.kind(), why,
-            "an event that was not let in is state of its room",
+            "a state event that was not let in counts in its room",
         );
-        self.refuse("overruled", sender.as_str(), event.id.as_str(), &why);
-        if standing.when_overruled == WhenOverruled::RemovePeer && standing.peer(server).is_known {
+        self.refuse("quarantined_state", sender.as_str(), event.id.as_str(), &why);
+        let is_to_go = is_certain && standing.when_overruled == WhenOverruled::RemovePeer;
+        if is_to_go && standing.peer(server).is_known {
             self.0.to_remove.lock().insert(server.to_owned());
             self.0.removing.notify_one();
         }
@@ -35,9 +38,14 @@ impl Border {
         for server in servers {
             match self.remove_peer(&server).await {
                 Ok(()) => {
-                    let why = "an event of it that was not let in is state of its room";
+                    let why = "a state event of it that was not let in counts in its room";
                     tracing::error!(target: "postern::border", %server, why, "a peer is removed");
-                    self.refuse("peer", server.as_str(), "", why);
+                    self.refuse(
+                        "quarantined_state",
+                        server.as_str(),
+                        "",
+                        &format!("the peer is removed: {why}"),
+                    );
                 }
                 Err(error) => {
                     tracing::error!(target: "postern::border", %server, %error, "a peer cannot be removed");

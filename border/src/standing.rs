@@ -56,9 +56,13 @@ pub(crate) struct Standing {
     pub(crate) default_label: Option<Label>,
     /// The labels of rooms that are created with one of the presets.
     pub(crate) preset_labels: [(Preset, Option<Label>); 3],
+    /// The rule for end-to-end encryption of rooms that say none.
+    pub(crate) default_encryption: Option<decide::Encryption>,
+    /// Who is in the rooms whose rule is to have an auditor.
+    pub(crate) auditor: Option<OwnedUserId>,
     pub(crate) topic_marking: bool,
     pub(crate) when_overruled: WhenOverruled,
-    /// For how long rulings are kept, milliseconds.
+    /// For how long rulings and refusals are kept, milliseconds.
     pub(crate) rulings_kept: u64,
     /// Whether new rooms have this server as their policy server.
     pub(crate) policy_server: bool,
@@ -201,6 +205,15 @@ impl Standing {
                 reader.wrong.push(format!("preset_labels.{name}: there is no such preset"));
             }
         }
+        if let Some(auditor) = &document.auditor
+            && auditor.server_name() != server
+        {
+            reader.wrong.push(format!("auditor: {auditor} is not of this server"));
+        }
+        if document.default_encryption == Some(decide::Encryption::E2eeAuditor) && document.auditor.is_none()
+        {
+            reader.wrong.push("default_encryption: there is no auditor".to_owned());
+        }
         let mut links = HashMap::new();
         for link in &document.link {
             let place = format!("link {}", link.name);
@@ -283,6 +296,8 @@ impl Standing {
             guards,
             default_label,
             preset_labels,
+            default_encryption: document.default_encryption,
+            auditor: document.auditor,
             topic_marking: document.topic_marking,
             when_overruled: document.when_overruled,
             rulings_kept: u64::from(document.rulings_days.unwrap_or(limits::RULINGS_DAYS).max(1)) * DAY_MS,

@@ -9,15 +9,17 @@
 use crate::{Asker, CreateRoom, Draft, Error, Event, Relation, rooms::Rooms, version::Version, view::Viewer};
 use postern_graph::{EventNum, RoomNum, schema::MediaReferences};
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, RoomId, ServerName, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedUserId, RoomId, ServerName, UserId,
     canonical_json::redact_in_place,
 };
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
 
 /// The content key of labels, in create events and others.
 pub const LABEL: &str = "io.postern.label";
+/// The content key, in create events, of the room's rule for end-to-end encryption.
+pub const ENCRYPTION: &str = "io.postern.encryption";
 /// The content key of the salt that keeps a redacted copy from being guessed: with it, nobody who knows the hash of
 /// an event's content can find out by trying what the content was.
 pub const SALT: &str = "io.postern.salt";
@@ -208,6 +210,11 @@ pub trait Gate: Send + Sync + Debug {
         _label: Option<&str>,
     ) -> Result<Option<String>, Error> {
         Ok(None)
+    }
+
+    /// Local users who are in a room with this create event from the beginning.
+    fn always_in(&self, _create: &Map<String, Value>) -> Vec<OwnedUserId> {
+        Vec::new()
     }
 
     /// A local user wants to create a room: what is asked for may be changed, or refused.

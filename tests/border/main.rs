@@ -5,6 +5,7 @@
 mod admission;
 mod commands;
 mod enclaves;
+mod encryption;
 mod files;
 mod inside;
 mod labels;
