@@ -47,11 +47,16 @@ pub(super) struct Transaction {
     pub(super) taken: Option<Taken>,
 }
 
+/// An event of a queue, as it is stored there.
+type QueuedEvent = ((ServerNum, Seq), (EventNum, u64));
+/// An EDU likewise.
+type QueuedEdu = ((ServerNum, Seq, u32), (String, Raw));
+
 /// What a transaction was made of.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Taken {
-    events: Vec<((ServerNum, Seq), (EventNum, u64))>,
-    edus: Vec<((ServerNum, Seq, u32), (String, Raw))>,
+    events: Vec<QueuedEvent>,
+    edus: Vec<QueuedEdu>,
     /// Where events and EDUs of the server began.
     from: (Seq, Seq),
 }
