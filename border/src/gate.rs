@@ -49,8 +49,12 @@ impl Border {
     pub(crate) fn speaks(standing: &Standing, server: &ServerName) -> bool {
         let peer = standing.peer(server);
         let now = now_ms();
-        (peer.is_known || standing.base == decide::Base::Open)
-            && (peer.hours.is_empty() || peer.hours.iter().any(|hours| hours.contains(now)))
+        let is_open = peer.hours.is_empty() || peer.hours.iter().any(|hours| hours.contains(now));
+        is_open && Self::speaks_at_some_hour(standing, &peer)
+    }
+
+    fn speaks_at_some_hour(standing: &Standing, peer: &Peer) -> bool {
+        peer.is_known || standing.base == decide::Base::Open
     }
 
     pub(crate) fn may_know(
@@ -410,6 +414,15 @@ impl Gate for Border {
         Self::speaks(&self.standing(), server)
     }
 
+    fn speaks_later(&self, server: &ServerName) -> bool {
+        let standing = self.standing();
+        Self::speaks_at_some_hour(&standing, &standing.peer(server)) && !Self::speaks(&standing, server)
+    }
+
+    fn not_sent<'a>(&'a self, server: &'a ServerName, events: &'a [EventNum]) -> Later<'a, ()> {
+        Box::pin(async move { self.0.ledger.take_back(server, events).await.map_err(told) })
+    }
+
     fn is_by_hand(&self, server: &ServerName) -> bool {
         self.standing().by_hand.values().any(|way| way.peer == *server)
     }
@@ -453,16 +466,8 @@ impl Gate for Border {
         Ok(why)
     }
 
-    fn quarantined_counts(&self, event: &Event) {
-        let (kind, sender) = (event.kind().to_string(), event.sender());
-        metrics::counter!("postern_border_alarms", "what" => "quarantined_state").increment(1);
-        tracing::error!(target: "postern::border", event = %event.id, room = %event.room_id, %sender, kind, "a state event in quarantine counts in its room: take its server out of the table of peers, or let it in");
-        self.refuse(
-            "quarantined_state",
-            sender.as_str(),
-            event.id.as_str(),
-            "it is not let in, and counts as state of its room all the same",
-        );
+    fn overruled(&self, rooms: &Rooms, event: &Event) {
+        self.look_at_overruling(&self.standing(), rooms, event);
     }
 
     fn may_enter(

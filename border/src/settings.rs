@@ -51,8 +51,10 @@ pub struct Document {
     pub topic_marking: bool,
     /// Whether this server is the policy server of labelled rooms that are created here and that other servers may be in.
     pub policy_server: bool,
-    /// For how many days rulings are kept; without, [`limits::RULINGS_DAYS`]. What was disclosed is kept for as long as the events.
+    /// For how many days rulings and refusals are kept; without, [`limits::RULINGS_DAYS`]. What was disclosed is kept for as long as the events.
     pub rulings_days: Option<u32>,
+    /// What follows when an event that was not let in is state of its room nevertheless.
+    pub when_overruled: WhenOverruled,
     /// Whether policies have to be signed, and by whom: the names and public keys of officers.
     pub policies: PolicySettings,
     /// What is looked for in content before it leaves.
@@ -65,6 +67,17 @@ pub struct Document {
     pub user: Vec<UserEntry>,
     /// Their devices.
     pub device: Vec<DeviceEntry>,
+}
+
+/// What follows, beside the alarm, when an event of a peer that was not let in is state of its room nevertheless.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenOverruled {
+    /// Nothing.
+    #[default]
+    Alarm,
+    /// The peer is taken out of the table of peers.
+    RemovePeer,
 }
 
 /// How policies come.

@@ -7,7 +7,7 @@ use crate::{
     limits,
     policy_room::Published,
     rulings::Ruling,
-    settings::{DeviceEntry, Directory, FILE, Hours, PeerEntry, UserEntry, Wrong},
+    settings::{DeviceEntry, Directory, FILE, Hours, PeerEntry, UserEntry, WhenOverruled, Wrong},
     table::{HolderKind, Tables, Written},
 };
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
@@ -61,7 +61,8 @@ pub(crate) struct Standing {
     /// Who is in the rooms whose rule is to have an auditor.
     pub(crate) auditor: Option<OwnedUserId>,
     pub(crate) topic_marking: bool,
-    /// For how long rulings are kept, milliseconds.
+    pub(crate) when_overruled: WhenOverruled,
+    /// For how long rulings and refusals are kept, milliseconds.
     pub(crate) rulings_kept: u64,
     /// Whether new rooms have this server as their policy server.
     pub(crate) policy_server: bool,
@@ -298,6 +299,7 @@ impl Standing {
             default_encryption: document.default_encryption,
             auditor: document.auditor,
             topic_marking: document.topic_marking,
+            when_overruled: document.when_overruled,
             rulings_kept: u64::from(document.rulings_days.unwrap_or(limits::RULINGS_DAYS).max(1)) * DAY_MS,
             policy_server: document.policy_server,
             is_particular,

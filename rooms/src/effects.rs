@@ -9,13 +9,11 @@ use crate::{
 use postern_graph::{
     EventNum, NameKind, Pos, Root, UserNum,
     codec::Raw,
-    event::flags,
-    event::{Membership, MembershipKind},
+    event::{Membership, MembershipKind, flags},
     log::LogEntry,
     schema::{
         CurrentState, EventJson, EventOriginals, EventRecords, Forgotten, FurtherRedactions, InviteStates,
-        MediaReferences, Members, Memberships, PendingRedactions, Quarantine, Relations, StateAt, ThreadTips,
-        Threads,
+        MediaReferences, Members, Memberships, PendingRedactions, Relations, StateAt, ThreadTips, Threads,
     },
 };
 use ruma::{
@@ -89,17 +87,12 @@ impl Batch<'_> {
             let Some(num) = change.after.or(change.before) else { continue };
             let event = self.event(num)?;
             let Some(state_key) = event.state_key() else { continue };
+            if change.after.is_some() && event.record.has(flags::SOFT_FAILED) {
+                self.overruling.push(num);
+            }
             let key = (self.room, event.kind().to_string(), state_key.to_owned());
             match change.after {
-                Some(num) => {
-                    self.commit.put::<CurrentState>(&key, &num);
-                    if event.record.has(flags::SOFT_FAILED)
-                        && self.rooms.graph.has::<Quarantine>(&(num,))?
-                        && let Some(gate) = self.rooms.gate()
-                    {
-                        gate.quarantined_counts(&event);
-                    }
-                }
+                Some(num) => self.commit.put::<CurrentState>(&key, &num),
                 None => self.commit.delete::<CurrentState>(&key),
             }
             if *event.kind() == TimelineEventType::RoomMember

@@ -7,7 +7,7 @@
 //! allow passes.
 
 use crate::{Asker, CreateRoom, Draft, Error, Event, Relation, rooms::Rooms, version::Version, view::Viewer};
-use postern_graph::{RoomNum, schema::MediaReferences};
+use postern_graph::{EventNum, RoomNum, schema::MediaReferences};
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedUserId, RoomId, ServerName, UserId,
     canonical_json::redact_in_place,
@@ -72,6 +72,11 @@ pub trait Gate: Send + Sync + Debug {
     /// Whether this server speaks with another one at all now.
     fn speaks_with(&self, server: &ServerName) -> bool;
 
+    /// Whether a server that is not spoken with now is at other hours.
+    fn speaks_later(&self, _server: &ServerName) -> bool {
+        false
+    }
+
     /// Whether a server is reached by hand only: nothing goes to it or is taken from it over the network.
     fn is_by_hand(&self, _server: &ServerName) -> bool {
         false
@@ -106,15 +111,21 @@ pub trait Gate: Send + Sync + Debug {
     /// Waits until it is on disk which events were released. Before, none of them may leave.
     fn settled(&self) -> Later<'_, ()>;
 
+    /// Notes that nothing of what was to bring these events to a server has left. Those that were released for that alone count as
+    /// if they had not been.
+    fn not_sent<'a>(&'a self, _server: &'a ServerName, _events: &'a [EventNum]) -> Later<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Why an event of another server is not let in. It is then kept in quarantine, and not shown.
     ///
     /// # Errors
     /// The store's.
     fn admitted(&self, rooms: &Rooms, event: &Event) -> Result<Option<String>, Error>;
 
-    /// Notes that a state event which is kept in quarantine counts in its room all the same: state resolution is the same on all
-    /// servers.
-    fn quarantined_counts(&self, _event: &Event) {}
+    /// A soft-failed event of another server is state of its room nevertheless: by the rules of the room, which are not this
+    /// server's to change. It may be one that was not admitted.
+    fn overruled(&self, _rooms: &Rooms, _event: &Event) {}
 
     /// Why a user, or somebody who does not say who they are, may not come to know a room.
     ///
@@ -246,6 +257,12 @@ impl Rooms {
         self.gate().is_none_or(|gate| gate.speaks_with(server))
     }
 
+    /// Whether a server with which this one does not speak now is spoken with at other hours.
+    #[must_use]
+    pub fn speaks_later(&self, server: &ServerName) -> bool {
+        self.gate().is_some_and(|gate| gate.speaks_later(server))
+    }
+
     /// Whether a server is reached by hand only, and never over the network.
     #[must_use]
     pub fn is_by_hand(&self, server: &ServerName) -> bool {
@@ -321,6 +338,17 @@ impl Rooms {
     pub async fn settled(&self) -> Result<(), Error> {
         match self.gate() {
             Some(gate) => gate.settled().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that nothing of what was to bring these events to a server has left.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn not_sent(&self, server: &ServerName, events: &[EventNum]) -> Result<(), Error> {
+        match self.gate() {
+            Some(gate) => gate.not_sent(server, events).await,
             None => Ok(()),
         }
     }

@@ -233,7 +233,7 @@ fn what_was_ready_for_a_peer_does_not_go_to_it_once_the_room_is_closed_to_it() {
     bob.sync_until_event(&since, &open, &last);
     low.server.kill();
     let held = alice.send_text(&closed, "the canary sings");
-    // It is tried, and stays ready.
+    // It is tried.
     std::thread::sleep(std::time::Duration::from_secs(1));
     let only = format!("rooms = [\"{open}\"]");
     high.write("border.toml", &document("Company INTERNAL", &[Peer(&there, "Company INTERNAL", &only)], ""));
@@ -244,5 +244,4 @@ fn what_was_ready_for_a_peer_does_not_go_to_it_once_the_room_is_closed_to_it() {
     bob.sync_until_event(&since, &open, &last);
     assert_eq!(bob.event(&closed, &held).status(), 404);
     assert!(!bob.messages(&closed, "dir=b&limit=50").to_string().contains("canary"));
-    assert!(high.server.log().contains("held back that the server may not have any more"));
 }

@@ -311,5 +311,5 @@ fn attack_45_state_that_is_not_let_in_and_counts_all_the_same_raises_an_alarm() 
     let raised = alarms();
     assert_eq!(raised.len(), 1, "{raised:?}");
     assert_eq!((&raised[0]["what"], &raised[0]["who"]), (&json!(pdu.id), &json!(stage.eve)));
-    assert!(stage.high.server.log().contains("a state event in quarantine counts in its room"));
+    assert!(stage.high.server.log().contains("a state event that was not let in counts in its room"));
 }
