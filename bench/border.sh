@@ -55,6 +55,6 @@ echo
   --directory "$work/peer" --port "$peer_port" --scale "$scale"
 [ -z "${POSTERN_BENCH_LOGS:-}" ] || cp "$work"/*.log "$POSTERN_BENCH_LOGS"
 echo
-# What one decision takes, with the base policies and with 100 that all fit.
+# What one decision takes, with the base policies and with 100 that all fit: of the policies alone, and of the border.
 cd "$here/.." && . scripts/prepare.sh
-cargo test --quiet --release -p postern-policy -- --ignored --nocapture | grep -E '[µu]s|ns' || true
+cargo test --quiet --release -p postern-policy -p postern-border -- --ignored --nocapture | grep -E '[µnm]s( |,|$)' || true
