@@ -8,6 +8,7 @@ mod target;
 mod usage;
 
 use clap::{Parser, Subcommand};
+use federation::peer::Peer;
 use http::Method;
 use link::{Error, Link};
 use std::path::PathBuf;
@@ -54,6 +55,22 @@ enum Command {
         /// Only steps whose name contains this.
         #[arg(long)]
         only: Option<String>,
+    },
+    /// Send messages to 20 servers, from each server in turn, and print the table. The first has no border, so the room there
+    /// has no label.
+    Border {
+        /// NAME=HOST:PORT,PID. Ratios are those of the other servers over the first.
+        #[arg(long = "server", required = true, value_parser = parse_target)]
+        servers: Vec<String>,
+        /// Where the certificate of the recorded peer is.
+        #[arg(long)]
+        directory: PathBuf,
+        /// The port of the recorded peer, on addresses from 127.0.1.1.
+        #[arg(long)]
+        port: u16,
+        /// Size of the step, as a factor.
+        #[arg(long, default_value_t = 1.0)]
+        scale: f64,
     },
     /// Make a certificate for the recorded peer, and its authority.
     Certify {
@@ -114,8 +131,19 @@ async fn carry_out(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         }
         Command::Federation { servers, directory, port, scale, only } => {
             let targets = servers.iter().map(|text| Target::parse(text)).collect::<Result<Vec<_>, _>>()?;
-            let peer = federation::peer::Peer::start(&directory, port).await?;
+            let peer = Peer::start(&directory, port, federation::peer::SERVERS).await?;
             let rows = federation::run(&targets, &peer, Sizes { scale }, only.as_deref()).await;
+            print(&targets, &rows);
+        }
+        Command::Border { servers, directory, port, scale } => {
+            let targets = servers.iter().map(|text| Target::parse(text)).collect::<Result<Vec<_>, _>>()?;
+            let peer = Peer::start(&directory, port, federation::peer::MANY_SERVERS).await?;
+            let mut rows = Vec::new();
+            for (at, target) in targets.iter().enumerate() {
+                eprintln!("outbound: {}", target.name);
+                let found = federation::outbound(target, &peer, Sizes { scale }, at > 0).await?;
+                note(&mut rows, targets.len(), at, found);
+            }
             print(&targets, &rows);
         }
         Command::Certify { directory } => federation::peer::certify(&directory)?,

@@ -3,7 +3,8 @@
 use crate::{
     Border, Error,
     acls::{self, ACL},
-    facts::{DIRECT, ENCRYPTION, FLOOR, LABEL, RoomFacts, room_facts, text_of},
+    encryption::give_rule,
+    facts::{AUDITOR, DIRECT, FLOOR, LABEL, RoomFacts, room_facts, text_of},
     gate::{dominates, why_not},
     rulings::{rule, within},
     standing::Standing,
@@ -35,6 +36,13 @@ impl Border {
         creator: &UserId,
         request: &mut CreateRoom,
     ) -> Result<(), Error> {
+        give_rule(standing, request)?;
+        if let Some(auditor) = request.creation_content.get(AUDITOR).and_then(Value::as_str)
+            && let Ok(auditor) = UserId::parse(auditor)
+            && self.0.users.account(&auditor)?.is_none()
+        {
+            return Err(forbidden(format!("the auditor {auditor} has no account")));
+        }
         self.give_label(standing, rooms, request)?;
         if request.is_direct && request.creation_content.contains_key(LABEL) {
             request.creation_content.insert(DIRECT.to_owned(), true.into());
@@ -91,11 +99,6 @@ impl Border {
             };
             let label = standing.policies.complete(&label).map_err(|error| forbidden(error.to_string()))?;
             content.insert(key.to_owned(), label.to_json());
-        }
-        if let Some(rule) = content.get(ENCRYPTION)
-            && !matches!(rule.as_str(), Some("inspectable" | "e2ee" | "e2ee_auditor"))
-        {
-            return Err(forbidden(format!("{ENCRYPTION} is inspectable, e2ee or e2ee_auditor")));
         }
         if content.contains_key(LABEL) {
             return Ok(());

@@ -1,19 +1,19 @@
 //! What decisions need to know of a room and of an event.
 
-use crate::{Error, standing::Standing};
+use crate::{Error, encryption, standing::Standing};
 use postern_graph::RoomNum;
 use postern_policy::{Label, Resolved, decide};
 use postern_rooms::{Event, NEVER_REDACTED, Rooms};
-use ruma::OwnedRoomId;
+use ruma::{OwnedRoomId, OwnedUserId, UserId};
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, sync::Arc};
 
-pub use postern_rooms::LABEL;
+pub use postern_rooms::{ENCRYPTION, LABEL};
 /// The content key, in create events, of the label up to which a room's servers and members have to be cleared at least, where
 /// that is lower than the room's label.
 pub const FLOOR: &str = "io.postern.floor";
-/// The content key, in create events, of the room's rule for end-to-end encryption.
-pub const ENCRYPTION: &str = "io.postern.encryption";
+/// The content key, in create events, of the user who has to be in the room for its encrypted messages to be audited.
+pub const AUDITOR: &str = "io.postern.auditor";
 
 /// The content key, in create events of labelled rooms, of whether the room was made as a direct chat.
 pub const DIRECT: &str = "io.postern.direct";
@@ -33,6 +33,10 @@ pub(crate) struct RoomFacts {
     /// Whether the floor is below the ceiling.
     pub(crate) is_mixed: bool,
     pub(crate) federate: bool,
+    /// Its rule for end-to-end encryption, if it says one.
+    pub(crate) rule: Option<decide::Encryption>,
+    /// Who has to be in it, if that is its rule.
+    pub(crate) auditor: Option<OwnedUserId>,
     /// As policies see it.
     pub(crate) room: Arc<decide::Room>,
 }
@@ -73,10 +77,12 @@ impl RoomFacts {
         };
         let label = label.ok().flatten();
         let text = label.as_ref().map(|label| text_of(standing, label));
-        let encryption = match content.get(ENCRYPTION).and_then(Value::as_str) {
-            Some("e2ee") => decide::Encryption::E2ee,
-            Some("e2ee_auditor") => decide::Encryption::E2eeAuditor,
-            _ => decide::Encryption::Inspectable,
+        let rule = encryption::said_in(content);
+        let auditor = match rule {
+            Some(decide::Encryption::E2eeAuditor) => {
+                content.get(AUDITOR).and_then(Value::as_str).and_then(|user| UserId::parse(user).ok())
+            }
+            _ => None,
         };
         let federate = content.get("m.federate").and_then(Value::as_bool).unwrap_or(true);
         let room = decide::Room {
@@ -88,7 +94,7 @@ impl RoomFacts {
                 // Policies must not take it for unlabelled.
                 Err(_) => Some(String::new()),
             },
-            encryption,
+            encryption: rule.unwrap_or(decide::Encryption::Inspectable),
             federate,
             direct: content.get(DIRECT).and_then(Value::as_bool).unwrap_or(false),
             ..decide::Room::default()
@@ -103,6 +109,8 @@ impl RoomFacts {
             ceiling,
             floor,
             federate,
+            rule,
+            auditor,
             room: Arc::new(room),
         }
     }

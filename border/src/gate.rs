@@ -2,7 +2,7 @@
 
 use crate::{
     Border, Error,
-    facts::{EventFacts, Held, RoomFacts, room_facts, text_of},
+    facts::{AUDITOR, EventFacts, Held, RoomFacts, room_facts, text_of},
     rulings::{across, hour, rule, user_of, within},
     standing::{Holder, Party, Peer, Standing},
 };
@@ -15,8 +15,8 @@ use postern_rooms::{
     Asker, CreateRoom, Draft, Entry, Error as RoomsError, Event, Form, Gate, Later, Pins, Rooms, now_ms,
     version::Version, view::Viewer,
 };
-use ruma::{RoomId, ServerName, UserId};
-use serde_json::{json, value::RawValue};
+use ruma::{OwnedUserId, RoomId, ServerName, UserId};
+use serde_json::{Map, Value, json, value::RawValue};
 use std::sync::Arc;
 
 /// What the rooms are told of trouble at the border.
@@ -49,8 +49,12 @@ impl Border {
     pub(crate) fn speaks(standing: &Standing, server: &ServerName) -> bool {
         let peer = standing.peer(server);
         let now = now_ms();
-        (peer.is_known || standing.base == decide::Base::Open)
-            && (peer.hours.is_empty() || peer.hours.iter().any(|hours| hours.contains(now)))
+        let is_open = peer.hours.is_empty() || peer.hours.iter().any(|hours| hours.contains(now));
+        is_open && Self::speaks_at_some_hour(standing, &peer)
+    }
+
+    fn speaks_at_some_hour(standing: &Standing, peer: &Peer) -> bool {
+        peer.is_known || standing.base == decide::Base::Open
     }
 
     pub(crate) fn may_know(
@@ -328,6 +332,12 @@ impl Border {
         event: &Event,
     ) -> Result<Option<String>, Error> {
         let facts = room_facts(standing, rooms, event.record.room)?;
+        let is_redacted = event.record.redacted_by.is_some() || event.record.has(flags::COPY);
+        if let Some(why) = facts.against_rule(&event.kind().to_string(), event.state_key().is_some())
+            && !is_redacted
+        {
+            return Ok(Some(why.to_owned()));
+        }
         if self.is_plain(standing, rooms, &facts, event)? {
             return Ok(None);
         }
@@ -404,6 +414,15 @@ impl Gate for Border {
         Self::speaks(&self.standing(), server)
     }
 
+    fn speaks_later(&self, server: &ServerName) -> bool {
+        let standing = self.standing();
+        Self::speaks_at_some_hour(&standing, &standing.peer(server)) && !Self::speaks(&standing, server)
+    }
+
+    fn not_sent<'a>(&'a self, server: &'a ServerName, events: &'a [EventNum]) -> Later<'a, ()> {
+        Box::pin(async move { self.0.ledger.take_back(server, events).await.map_err(told) })
+    }
+
     fn is_by_hand(&self, server: &ServerName) -> bool {
         self.standing().by_hand.values().any(|way| way.peer == *server)
     }
@@ -445,6 +464,10 @@ impl Gate for Border {
             self.refuse("admit", event.sender().as_str(), event.id.as_str(), why);
         }
         Ok(why)
+    }
+
+    fn overruled(&self, rooms: &Rooms, event: &Event) {
+        self.look_at_overruling(&self.standing(), rooms, event);
     }
 
     fn may_enter(
@@ -519,6 +542,12 @@ impl Gate for Border {
         label: Option<&str>,
     ) -> Result<Option<String>, RoomsError> {
         self.uploads(&self.standing(), user, device, (content_type, label)).map_err(told)
+    }
+
+    fn always_in(&self, create: &Map<String, Value>) -> Vec<OwnedUserId> {
+        let auditor = create.get(AUDITOR).and_then(Value::as_str);
+        let auditor = auditor.and_then(|user| UserId::parse(user).ok());
+        auditor.into_iter().filter(|user| user.server_name() == self.0.server).collect()
     }
 
     fn creating(&self, rooms: &Rooms, creator: &UserId, request: &mut CreateRoom) -> Result<(), RoomsError> {

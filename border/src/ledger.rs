@@ -5,7 +5,7 @@
 
 use crate::{Error, limits};
 use dashmap::{DashMap, Entry};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use postern_graph::{
     Commit, EventNum, Graph, NameKind, ServerNum,
     codec::Json,
@@ -70,6 +70,10 @@ pub(crate) struct Ledger {
     rulings: Mutex<Vec<(u64, Value)>>,
     refusals: Mutex<Vec<Value>>,
     known: Cache<Place, bool>,
+    /// What was asked for once only. Of what is not here that is not known.
+    once: Cache<Place, ()>,
+    /// Held by whoever asks for a form, alone by who takes some back.
+    asking: RwLock<()>,
     next_refusal: AtomicU64,
     /// How many refusals are in the store, once they have been counted; held by who writes some.
     refusals_kept: tokio::sync::Mutex<Option<usize>>,
@@ -86,6 +90,8 @@ impl Ledger {
             rulings: Mutex::default(),
             refusals: Mutex::default(),
             known: Cache::new(limits::FORMS_IN_MEMORY),
+            once: Cache::new(limits::FORMS_ASKED_ONCE),
+            asking: RwLock::default(),
             next_refusal: AtomicU64::new(0),
             refusals_kept: tokio::sync::Mutex::default(),
             writing: tokio::sync::Mutex::default(),
@@ -127,7 +133,11 @@ impl Ledger {
         decide: impl FnOnce() -> Result<(Form, u64), Error>,
     ) -> Result<Form, Error> {
         let place = (event, self.server(server)?);
-        let form = |whole: bool| if whole { Form::Whole } else { Form::Redacted };
+        let _asking = self.asking.read();
+        let form = |whole: bool| {
+            self.once.remove(&place);
+            if whole { Form::Whole } else { Form::Redacted }
+        };
         if let Some(whole) = self.known.get(&place) {
             return Ok(form(whole));
         }
@@ -150,8 +160,27 @@ impl Ledger {
             // What is not sent at all is not in the ledger: it may be sent another day.
             Form::Nothing => return Ok(Form::Nothing),
         };
+        self.once.insert(place, ());
         vacant.insert(Disclosure { whole, ruling, at: now_ms() });
         Ok(decided)
+    }
+
+    /// A server was to get these events, once their forms were written down, and nothing of that has left: the forms that were
+    /// asked for only then are forgotten, and decided again for whoever asks next.
+    pub(crate) async fn take_back(&self, server: &ServerName, events: &[EventNum]) -> Result<(), Error> {
+        let Some(server) = self.known_server(server)? else { return Ok(()) };
+        let _writing = self.writing.lock().await;
+        let _asking = self.asking.write();
+        let mut commit = self.graph.begin();
+        for event in events {
+            let place = (*event, server);
+            if self.once.remove(&place).is_some() && !self.pending.contains_key(&place) {
+                commit.delete::<Disclosures>(&place);
+                commit.delete::<DisclosuresTo>(&(server, *event));
+                self.known.remove(&place);
+            }
+        }
+        if commit.is_empty() { Ok(()) } else { Ok(self.graph.commit_beside_log(commit)?) }
     }
 
     /// Notes a ruling, which is written down with the next forms.
@@ -254,6 +283,30 @@ impl Ledger {
         Ok(found)
     }
 
+    /// Forgets refusals from before a time; how many.
+    pub(crate) async fn forget_refusals(&self, before: u64) -> Result<usize, Error> {
+        let mut forgotten = 0;
+        loop {
+            let mut counted = self.refusals_kept.lock().await;
+            let mut commit = self.graph.begin();
+            let old = self.graph.scan::<Refusals, _>(&()).below(&(before, 0));
+            let mut some = 0;
+            for entry in old.iter().take(limits::RULINGS_SWEPT) {
+                commit.delete::<Refusals>(&entry?.0);
+                some += 1;
+            }
+            if !commit.is_empty() {
+                self.graph.commit_beside_log(commit)?;
+            }
+            *counted = counted.map(|kept| kept.saturating_sub(some));
+            forgotten += some;
+            if some < limits::RULINGS_SWEPT {
+                return Ok(forgotten);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Forgets rulings from before a time, and of the others the oldest ones beyond a number; how many. What was disclosed is
     /// not forgotten.
     pub(crate) async fn forget_rulings(&self, before: u64, most: usize) -> Result<usize, Error> {
@@ -313,9 +366,7 @@ mod tests {
     #[tokio::test]
     async fn rulings_that_are_too_old_or_too_many_are_forgotten_and_disclosures_are_not() {
         let directory = tempfile::tempdir().unwrap();
-        let graph =
-            Graph::open(&Settings { path: directory.path().join("db"), block_cache: 8 << 20 }).unwrap();
-        let ledger = Ledger::new(graph);
+        let ledger = ledger(&directory);
         let count = u64::try_from(limits::RULINGS_SWEPT).unwrap() * 2 + 10;
         for id in 0..count {
             ledger.note_ruling(id, json!({ "question": { "context": { "at": id } } }));
@@ -337,5 +388,52 @@ mod tests {
         };
         assert_eq!((of(0, 2), of(7, 2)), (vec![3, 7], vec![9]));
         assert!(ledger.got_whole(EventNum(9), server).unwrap());
+    }
+
+    fn ledger(directory: &tempfile::TempDir) -> Ledger {
+        let settings = Settings { path: directory.path().join("db"), block_cache: 8 << 20 };
+        Ledger::new(Graph::open(&settings).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_form_that_did_not_leave_is_decided_again_unless_somebody_else_was_told_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = ledger(&directory);
+        let server = <&ServerName>::try_from("b.example").unwrap();
+        let form = |event, decided| ledger.form(EventNum(event), server, || Ok((decided, 5))).unwrap();
+        let (sent, unsent, asked) = (1, 2, 3);
+        for event in [sent, unsent, asked] {
+            assert_eq!(form(event, Form::Whole), Form::Whole);
+        }
+        ledger.settle().await.unwrap();
+        assert_eq!(form(asked, Form::Redacted), Form::Whole);
+        ledger.take_back(server, &[EventNum(unsent), EventNum(asked)]).await.unwrap();
+        assert!(!ledger.got_whole(EventNum(unsent), server).unwrap());
+        assert!(ledger.of_event(EventNum(unsent)).unwrap().is_empty());
+        for (event, now) in
+            [(sent, Form::Whole), (unsent, Form::Redacted), (unsent, Form::Redacted), (asked, Form::Whole)]
+        {
+            assert_eq!(form(event, Form::Redacted), now);
+        }
+        // It was asked for twice by now.
+        ledger.settle().await.unwrap();
+        ledger.take_back(server, &[EventNum(unsent)]).await.unwrap();
+        assert_eq!(form(unsent, Form::Whole), Form::Redacted);
+        let number = ledger.known_server(server).unwrap().unwrap();
+        assert_eq!(ledger.of_server(number, EventNum(0), 10).unwrap().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn refusals_that_are_too_old_are_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = ledger(&directory);
+        let count = limits::RULINGS_SWEPT + 10;
+        for n in 0..count {
+            ledger.note_refusal(json!(n));
+        }
+        ledger.keep_refusals().await.unwrap();
+        assert_eq!(ledger.forget_refusals(1).await.unwrap(), 0);
+        assert_eq!(ledger.forget_refusals(u64::MAX).await.unwrap(), count);
+        assert_eq!(*ledger.refusals_kept.lock().await, Some(0));
     }
 }

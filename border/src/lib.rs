@@ -7,6 +7,7 @@
 mod acls;
 mod admission;
 mod by_hand;
+mod encryption;
 mod error;
 mod facts;
 mod files;
@@ -14,6 +15,7 @@ mod gate;
 mod ledger;
 pub mod limits;
 mod open;
+mod overruled;
 mod policy_room;
 mod policy_server;
 mod pushes;
@@ -30,7 +32,7 @@ mod table;
 pub use admission::BANNER;
 pub use by_hand::{ByHand, CarriedEntry, Incoming, Joined, Outgoing};
 pub use error::Error;
-pub use facts::{ENCRYPTION, FLOOR, LABEL};
+pub use facts::{AUDITOR, ENCRYPTION, FLOOR, LABEL};
 pub use ledger::{Disclosure, ruling_text};
 pub use policy_room::POLICIES;
 pub use records::{Disclosed, Explained, For, PoliciesShown, Refusal, RuleShown, Ruling, Shadow};
@@ -41,6 +43,7 @@ pub use table::{HolderKind, PeerShown, Written};
 
 use arc_swap::ArcSwap;
 use ledger::Ledger;
+use parking_lot::Mutex;
 use policy_server::PolicyKey;
 use postern_graph::{Graph, codec::Raw, schema::ServerState};
 use postern_media::Media;
@@ -52,7 +55,7 @@ use requests::Requests;
 use ruma::{OwnedServerName, ServerName};
 use serde::de::DeserializeOwned;
 use standing::Standing;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use table::Tables;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +91,10 @@ pub(crate) struct Inner {
     pub(crate) policy_room_stale: Notify,
     /// Refusals that were told of lately, and when.
     pub(crate) told: Cache<(&'static str, String, String, String), u64>,
+    /// Peers that are to be removed.
+    to_remove: Mutex<BTreeSet<OwnedServerName>>,
+    /// There are some.
+    removing: Notify,
 }
 
 impl Border {
@@ -123,6 +130,8 @@ impl Border {
             policy_room_stale: Notify::new(),
             graph,
             told: Cache::new(limits::REFUSALS_TOLD),
+            to_remove: Mutex::default(),
+            removing: Notify::new(),
         })))
     }
 
@@ -140,24 +149,19 @@ impl Border {
         self.0.standing.load_full()
     }
 
-    /// Writes down what was refused, and forgets rulings that are too old, until the server stops.
+    /// Writes down what was refused, removes peers that overruled the border, and forgets rulings and refusals that are too old,
+    /// until the server stops.
     pub async fn keep(self, stopping: CancellationToken) {
-        let mut forgetting = tokio::time::interval_at(tokio::time::Instant::now() + FORGET_FIRST, FORGET);
+        tokio::join!(self.keep_refusals(&stopping), self.forget(&stopping));
+    }
+
+    async fn keep_refusals(&self, stopping: &CancellationToken) {
         loop {
             let is_last = tokio::select! {
                 () = stopping.cancelled() => true,
                 () = tokio::time::sleep(KEEP) => false,
-                _ = forgetting.tick() => {
-                    let before = now_ms().saturating_sub(self.standing().rulings_kept);
-                    let forgetting = self.0.ledger.forget_rulings(before, limits::RULINGS);
-                    tokio::select! {
-                        () = stopping.cancelled() => {}
-                        forgotten = forgetting => match forgotten {
-                            Ok(0) => {}
-                            Ok(forgotten) => tracing::info!(forgotten, "rulings were too old to be kept"),
-                            Err(error) => tracing::error!(%error, "rulings that are too old cannot be forgotten"),
-                        },
-                    }
+                () = self.0.removing.notified() => {
+                    self.remove_overruling().await;
                     false
                 }
             };
@@ -168,6 +172,31 @@ impl Border {
                 return;
             }
         }
+    }
+
+    async fn forget(&self, stopping: &CancellationToken) {
+        let mut forgetting = tokio::time::interval_at(tokio::time::Instant::now() + FORGET_FIRST, FORGET);
+        let forget = async {
+            loop {
+                forgetting.tick().await;
+                let before = now_ms().saturating_sub(self.standing().rulings_kept);
+                let ledger = &self.0.ledger;
+                let forgotten = async {
+                    let refusals = ledger.forget_refusals(before).await?;
+                    Ok::<_, Error>(refusals + ledger.forget_rulings(before, limits::RULINGS).await?)
+                };
+                match forgotten.await {
+                    Ok(0) => {}
+                    Ok(forgotten) => {
+                        tracing::info!(forgotten, "rulings and refusals were too old to be kept")
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "rulings and refusals that are too old cannot be forgotten");
+                    }
+                }
+            }
+        };
+        stopping.run_until_cancelled(forget).await;
     }
 }
 

@@ -16,6 +16,8 @@ pub const RULINGS_IN_MEMORY: usize = 20_000;
 pub const HOLDERS_IN_MEMORY: usize = 20_000;
 /// Forms of events for servers kept ready, 24 bytes each.
 pub const FORMS_IN_MEMORY: usize = 200_000;
+/// Forms that may be taken back if it turns out that they were not sent, 24 bytes each: those of what is on its way.
+pub const FORMS_ASKED_ONCE: usize = 100_000;
 /// Refusals that are kept.
 pub const REFUSALS: usize = 100_000;
 /// Refusals that may wait for being written down; more are counted only.

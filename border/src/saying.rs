@@ -43,6 +43,7 @@ impl Border {
         };
         let mut content: Map<String, Value> = serde_json::from_str(draft.content.get())
             .map_err(|error| RoomsError::BadJson(error.to_string()))?;
+        facts.keeps_to_rule(rooms, sender, draft, &content)?;
         let said = said_in(standing, &content).map_err(|error| forbidden(&*error))?;
         if facts.is_unlabelled() && said.is_none() && !standing.watches_all {
             return Ok(());

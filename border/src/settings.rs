@@ -3,10 +3,10 @@
 
 use crate::{by_hand::CarriedEntry, limits};
 use postern_policy::{
-    decide::{self, Base, Keys, Sources},
+    decide::{self, Base, Encryption, Keys, Sources},
     spif::Spif,
 };
-use ruma::{OwnedRoomId, OwnedServerName};
+use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId};
 use serde::Deserialize;
 use std::{
     collections::BTreeSet,
@@ -41,14 +41,20 @@ pub struct Document {
     pub default_label: Option<String>,
     /// The same for rooms created with a preset (`private_chat`, `trusted_private_chat`, `public_chat`), before that.
     pub preset_labels: std::collections::BTreeMap<String, String>,
+    /// The rule for end-to-end encryption of rooms that are created without one: `inspectable`, `e2ee` or `e2ee_auditor`.
+    pub default_encryption: Option<Encryption>,
+    /// The user of this server who is in every room created here whose rule is `e2ee_auditor`.
+    pub auditor: Option<OwnedUserId>,
     /// The clearance of local users who have none of their own, as text.
     pub default_clearance: Option<String>,
     /// Whether the topics of labelled rooms begin with the label's marking.
     pub topic_marking: bool,
     /// Whether this server is the policy server of labelled rooms that are created here and that other servers may be in.
     pub policy_server: bool,
-    /// For how many days rulings are kept; without, [`limits::RULINGS_DAYS`]. What was disclosed is kept for as long as the events.
+    /// For how many days rulings and refusals are kept; without, [`limits::RULINGS_DAYS`]. What was disclosed is kept for as long as the events.
     pub rulings_days: Option<u32>,
+    /// What follows when an event that was not let in is state of its room nevertheless.
+    pub when_overruled: WhenOverruled,
     /// Whether policies have to be signed, and by whom: the names and public keys of officers.
     pub policies: PolicySettings,
     /// What is looked for in content before it leaves.
@@ -63,6 +69,17 @@ pub struct Document {
     pub user: Vec<UserEntry>,
     /// Their devices.
     pub device: Vec<DeviceEntry>,
+}
+
+/// What follows, beside the alarm, when an event of a peer that was not let in is state of its room nevertheless.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenOverruled {
+    /// Nothing.
+    #[default]
+    Alarm,
+    /// The peer is taken out of the table of peers.
+    RemovePeer,
 }
 
 /// How policies come.

@@ -7,7 +7,7 @@ use crate::{
     limits,
     policy_room::Published,
     rulings::Ruling,
-    settings::{DeviceEntry, Directory, FILE, Hours, PeerEntry, UserEntry, Wrong},
+    settings::{DeviceEntry, Directory, FILE, Hours, PeerEntry, UserEntry, WhenOverruled, Wrong},
     table::{HolderKind, Tables, Written},
 };
 use base64::{Engine, prelude::BASE64_STANDARD as BASE64};
@@ -56,12 +56,17 @@ pub(crate) struct Standing {
     pub(crate) default_label: Option<Label>,
     /// The labels of rooms that are created with one of the presets.
     pub(crate) preset_labels: [(Preset, Option<Label>); 3],
+    /// The rule for end-to-end encryption of rooms that say none.
+    pub(crate) default_encryption: Option<decide::Encryption>,
+    /// Who is in the rooms whose rule is to have an auditor.
+    pub(crate) auditor: Option<OwnedUserId>,
     pub(crate) topic_marking: bool,
     /// Up to what push gateways are told what is said…
     pub(crate) push_content: Arc<ResolvedClearance>,
     /// …and up to what, that something was; without, of everything.
     pub(crate) push_ids: Option<Arc<ResolvedClearance>>,
-    /// For how long rulings are kept, milliseconds.
+    pub(crate) when_overruled: WhenOverruled,
+    /// For how long rulings and refusals are kept, milliseconds.
     pub(crate) rulings_kept: u64,
     /// Whether new rooms have this server as their policy server.
     pub(crate) policy_server: bool,
@@ -207,6 +212,15 @@ impl Standing {
         let push_content = reader.resolved("push.content", document.push.content.as_deref());
         let push_ids = document.push.event_ids.as_deref();
         let push_ids = push_ids.map(|text| reader.resolved("push.event_ids", Some(text)));
+        if let Some(auditor) = &document.auditor
+            && auditor.server_name() != server
+        {
+            reader.wrong.push(format!("auditor: {auditor} is not of this server"));
+        }
+        if document.default_encryption == Some(decide::Encryption::E2eeAuditor) && document.auditor.is_none()
+        {
+            reader.wrong.push("default_encryption: there is no auditor".to_owned());
+        }
         let mut links = HashMap::new();
         for link in &document.link {
             let place = format!("link {}", link.name);
@@ -289,9 +303,12 @@ impl Standing {
             guards,
             default_label,
             preset_labels,
+            default_encryption: document.default_encryption,
+            auditor: document.auditor,
             topic_marking: document.topic_marking,
             push_content,
             push_ids,
+            when_overruled: document.when_overruled,
             rulings_kept: u64::from(document.rulings_days.unwrap_or(limits::RULINGS_DAYS).max(1)) * DAY_MS,
             policy_server: document.policy_server,
             is_particular,

@@ -75,7 +75,10 @@ pub enum Broken {
     /// The request is none.
     #[error("the request cannot be made: {0}")]
     Request(#[from] http::Error),
-    /// There was no connection to be had, or it broke.
+    /// There was no connection to be had. Nothing was sent.
+    #[error("{0}")]
+    Unconnected(String),
+    /// The connection broke.
     #[error("{0}")]
     Connection(String),
     /// It took too long.
@@ -209,9 +212,9 @@ impl Connector {
         deadline: Instant,
     ) -> Result<Response<Incoming>, Broken> {
         let host = request.uri().authority().filter(|authority| !authority.as_str().contains('@'));
-        let host = host.ok_or_else(|| Broken::Connection("the URI has no host".to_owned()))?;
+        let host = host.ok_or_else(|| Broken::Unconnected("the URI has no host".to_owned()))?;
         if request.uri().scheme() != Some(&http::uri::Scheme::HTTPS) {
-            return Err(Broken::Connection("only https is spoken".to_owned()));
+            return Err(Broken::Unconnected("only https is spoken".to_owned()));
         }
         // As it is, with its port; left to itself, the client takes a default port away.
         let host = HeaderValue::from_str(host.as_str()).map_err(http::Error::from)?;
@@ -314,16 +317,19 @@ impl Opened {
     }
 }
 
-/// Why there was no connection.
-fn broken(error: &(dyn std::error::Error + 'static)) -> Broken {
-    let mut cause = Some(error);
+/// Why there was no connection, or that it broke.
+fn broken(error: &hyper_util::client::legacy::Error) -> Broken {
+    if !error.is_connect() {
+        return Broken::Connection(causes(error));
+    }
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(one) = cause {
         if let Some(DialError::OtherKey(_)) = one.downcast_ref() {
             return Broken::OtherKey(one.to_string());
         }
         cause = one.source();
     }
-    Broken::Connection(causes(error))
+    Broken::Unconnected(causes(error))
 }
 
 /// An error with what caused it, in one line.

@@ -124,7 +124,7 @@ fn hand_over(federation: &Federation, after: Seq) -> Result<(), Error> {
 /// know, and everybody where the gate lets users write to strangers.
 fn may_write(federation: &Federation, server: &ServerName, content: &Value) -> Result<bool, Error> {
     let rooms = &federation.0.rooms;
-    if !rooms.speaks_with(server) {
+    if !rooms.speaks_with(server) && !rooms.speaks_later(server) {
         return Ok(false);
     }
     if rooms.gate().is_none_or(|gate| gate.writes_to_strangers(server)) {

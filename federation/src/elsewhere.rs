@@ -45,6 +45,7 @@ fn told(error: Error) -> ApiError {
         Error::Peer(PeerError::NotAllowed(server)) => {
             ApiError::forbidden(format!("this server does not federate with {server}"))
         }
+        Error::Peer(error @ PeerError::NotNow(_)) => ApiError::forbidden(error.to_string()),
         error => ApiError::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", error.to_string()),
     }
 }

@@ -17,7 +17,10 @@ pub enum PeerError {
         /// What it said.
         message: String,
     },
-    /// It was not reached, or did not answer in time.
+    /// There is no connection to it. Nothing was sent.
+    #[error("the server cannot be reached: {0}")]
+    Unconnected(String),
+    /// It did not answer, or not in time. It may have what it was sent.
     #[error("the server cannot be reached: {0}")]
     Unreachable(String),
     /// What it answered cannot be used.
@@ -32,6 +35,9 @@ pub enum PeerError {
     /// This server does not federate with it.
     #[error("this server does not federate with {0}")]
     NotAllowed(OwnedServerName),
+    /// This server speaks with it at other hours.
+    #[error("this server speaks with {0} at other hours")]
+    NotNow(OwnedServerName),
 }
 
 impl PeerError {
@@ -39,7 +45,11 @@ impl PeerError {
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::BackingOff | Self::BadAnswer(_) => true,
+            Self::Unconnected(_)
+            | Self::Unreachable(_)
+            | Self::BackingOff
+            | Self::BadAnswer(_)
+            | Self::NotNow(_) => true,
             Self::Refused { status, .. } => status.as_u16() >= 500 || status.as_u16() == 429,
             Self::NotAllowed(_) | Self::Unsendable(_) => false,
         }

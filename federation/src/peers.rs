@@ -93,15 +93,27 @@ impl Peers {
         Ok(())
     }
 
-    /// Whether this server speaks with another one over the network.
+    /// Whether this server speaks with another one over the network now.
     #[must_use]
     pub fn allowed(&self, server: &ServerName) -> bool {
+        self.federates(server) && self.rooms.speaks_with(server)
+    }
+
+    /// The same, whatever the gate says.
+    fn federates(&self, server: &ServerName) -> bool {
         let named = |patterns: &[ServerPattern]| patterns.iter().any(|one| one.matches(server.as_str()));
         self.enabled
-            && self.rooms.speaks_with(server)
             && !self.rooms.is_by_hand(server)
             && (self.allowed.is_empty() || named(&self.allowed))
             && !named(&self.denied)
+    }
+
+    /// Whether a server may be asked something now.
+    ///
+    /// # Errors
+    /// [`PeerError::NotAllowed`], [`PeerError::NotNow`], [`PeerError::BackingOff`].
+    pub fn may_ask(&self, server: &ServerName) -> Result<(), PeerError> {
+        self.leave(server).map(|_| ())
     }
 
     /// A server contacted this one: it is there, and may be asked again if it failed before.
@@ -246,7 +258,7 @@ impl Peers {
         bound: usize,
     ) -> Result<A, PeerError> {
         if !self.allowed(server) {
-            return Err(PeerError::NotAllowed(server.to_owned()));
+            return Err(self.not_allowed(server));
         }
         let request = self.request(server, method, path, body, false).await?;
         let deadline = Instant::now() + patience;
@@ -281,9 +293,18 @@ impl Peers {
         parsed(&self.noted(server, leave, answer)?)
     }
 
+    /// Why a server is not spoken with.
+    fn not_allowed(&self, server: &ServerName) -> PeerError {
+        if self.federates(server) && self.rooms.speaks_later(server) {
+            PeerError::NotNow(server.to_owned())
+        } else {
+            PeerError::NotAllowed(server.to_owned())
+        }
+    }
+
     fn leave(&self, server: &ServerName) -> Result<Leave, PeerError> {
         if !self.allowed(server) || server == self.rooms.server_name() {
-            return Err(PeerError::NotAllowed(server.to_owned()));
+            return Err(self.not_allowed(server));
         }
         self.backoff.leave(server).ok_or(PeerError::BackingOff)
     }
@@ -351,7 +372,10 @@ impl Peers {
             },
             Err(error) => {
                 tracing::debug!(%server, %error, "a server was not reached");
-                if matches!(error, Broken::Connection(_) | Broken::Late | Broken::OtherKey(_)) {
+                if matches!(
+                    error,
+                    Broken::Unconnected(_) | Broken::Connection(_) | Broken::Late | Broken::OtherKey(_)
+                ) {
                     self.backoff.failed(server, leave, None);
                 }
                 "failed"
@@ -370,9 +394,8 @@ fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
 fn broken(error: Broken) -> PeerError {
     match error {
         Broken::Request(error) => PeerError::Unsendable(error.to_string()),
-        Broken::Connection(_) | Broken::Late | Broken::OtherKey(_) => {
-            PeerError::Unreachable(error.to_string())
-        }
+        Broken::Unconnected(_) | Broken::OtherKey(_) => PeerError::Unconnected(error.to_string()),
+        Broken::Connection(_) | Broken::Late => PeerError::Unreachable(error.to_string()),
         Broken::TooLarge(_) | Broken::Compressed => PeerError::BadAnswer(error.to_string()),
     }
 }

@@ -113,6 +113,8 @@ pub(crate) struct Batch<'r> {
     pub(crate) server_overlay: HashMap<OwnedServerName, Option<(u64, Pos)>>,
     /// Not all of the room's state is here.
     pub(crate) is_partial: bool,
+    /// Soft-failed events that are current state from now on.
+    pub(crate) overruling: Vec<EventNum>,
     /// Tips of threads that this batch has moved, by the thread's first event.
     pub(crate) thread_overlay: HashMap<EventNum, Option<(Pos, u64)>>,
 }
@@ -140,6 +142,7 @@ impl<'r> Batch<'r> {
             membership_overlay: HashMap::new(),
             server_overlay: HashMap::new(),
             is_partial: rooms.is_partial(room),
+            overruling: Vec::new(),
             thread_overlay: HashMap::new(),
         }
     }
@@ -585,6 +588,14 @@ impl<'r> Batch<'r> {
         let seq = self.rooms.graph.commit(self.commit)?;
         for num in self.rewritten {
             self.rooms.forget_cached(num);
+        }
+        for num in self.overruling {
+            // It is so already: that nobody can be told does not undo it.
+            match (self.rooms.gate(), self.rooms.event(num)) {
+                (Some(gate), Ok(event)) => gate.overruled(self.rooms, &event),
+                (None, _) => {}
+                (Some(_), Err(error)) => tracing::error!(%error, "an event that was kept out may be state"),
+            }
         }
         Ok(seq)
     }

@@ -3,7 +3,7 @@
 use crate::{
     Error,
     batch::{Batch, Draft},
-    gate::LABEL,
+    gate::{ENCRYPTION, LABEL},
     limits,
     membership::profile,
     rooms::Rooms,
@@ -107,6 +107,7 @@ impl Rooms {
             Error::Forbidden(why) => Error::InvalidRoomState(why),
             other => other,
         })?;
+        take_in(&mut batch, creator, &request.creation_content)?;
         let room_id = batch.room_id.clone();
         if let Some(alias) = &request.alias {
             let user = UserNum(self.graph.intern(NameKind::User, creator.as_str(), &mut batch.commit)?);
@@ -131,9 +132,10 @@ impl Rooms {
     ) -> Result<Batch<'_>, Error> {
         let rules = &version.rules.authorization;
         let mut content = creation_content.clone();
-        if !version.rules.redaction.keep_room_create_content && content.contains_key(LABEL) {
+        let is_kept = version.rules.redaction.keep_room_create_content;
+        if !is_kept && [LABEL, ENCRYPTION].iter().any(|key| content.contains_key(*key)) {
             return Err(Error::forbidden(format!(
-                "a room of version {} cannot have a label, which redaction would take away: 11 or later can",
+                "a room of version {} cannot have a label or a rule for encryption, which redaction would take away: 11 or later can",
                 version.id
             )));
         }
@@ -233,6 +235,7 @@ impl Rooms {
         let (_lane, old_batch) = self.closed(user, old_room, &new_id).await?;
         // Only now: the state may have changed meanwhile, and who was banned stays out.
         copy_state(self, &mut batch, user, old_room, &additional_creators)?;
+        take_in(&mut batch, user, &creation)?;
 
         // The new room first: a tombstone that points nowhere would be worse than a room nobody points to.
         batch.commit()?;
@@ -393,6 +396,18 @@ fn populate(batch: &mut Batch<'_>, creator: &UserId, request: &CreateRoom) -> Re
         let number = UserNum(batch.rooms.graph.intern(NameKind::User, user.as_str(), &mut batch.commit)?);
         content.extend(profile(batch.rooms, number)?.into_iter().filter(|(_, value)| !value.is_null()));
         batch.add(creator, &Draft::state("m.room.member", user.as_str(), &content)?)?;
+    }
+    Ok(())
+}
+
+/// Takes those into a new room whom the border wants in it.
+fn take_in(batch: &mut Batch<'_>, creator: &UserId, create: &Map<String, Value>) -> Result<(), Error> {
+    let users = batch.rooms.gate().map(|gate| gate.always_in(create)).unwrap_or_default();
+    for user in users.iter().filter(|user| *user != creator) {
+        for (who, membership) in [(creator, "invite"), (&**user, "join")] {
+            let content = json!({ "membership": membership });
+            batch.add(who, &Draft::state("m.room.member", user.as_str(), &content)?)?;
+        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::{
 use postern_graph::{
     EventNum, NameKind, Pos, Root, UserNum,
     codec::Raw,
-    event::{Membership, MembershipKind},
+    event::{Membership, MembershipKind, flags},
     log::LogEntry,
     schema::{
         CurrentState, EventJson, EventOriginals, EventRecords, Forgotten, FurtherRedactions, InviteStates,
@@ -87,6 +87,9 @@ impl Batch<'_> {
             let Some(num) = change.after.or(change.before) else { continue };
             let event = self.event(num)?;
             let Some(state_key) = event.state_key() else { continue };
+            if change.after.is_some() && event.record.has(flags::SOFT_FAILED) {
+                self.overruling.push(num);
+            }
             let key = (self.room, event.kind().to_string(), state_key.to_owned());
             match change.after {
                 Some(num) => self.commit.put::<CurrentState>(&key, &num),

@@ -7,17 +7,19 @@
 //! allow passes.
 
 use crate::{Asker, CreateRoom, Draft, Error, Event, Relation, rooms::Rooms, version::Version, view::Viewer};
-use postern_graph::{RoomNum, schema::MediaReferences};
+use postern_graph::{EventNum, RoomNum, schema::MediaReferences};
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, RoomId, ServerName, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomAliasId, OwnedUserId, RoomId, ServerName, UserId,
     canonical_json::redact_in_place,
 };
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Map, Value, value::RawValue};
 use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc};
 
 /// The content key of labels, in create events and others.
 pub const LABEL: &str = "io.postern.label";
+/// The content key, in create events, of the room's rule for end-to-end encryption.
+pub const ENCRYPTION: &str = "io.postern.encryption";
 /// The content key of the salt that keeps a redacted copy from being guessed: with it, nobody who knows the hash of
 /// an event's content can find out by trying what the content was.
 pub const SALT: &str = "io.postern.salt";
@@ -70,6 +72,11 @@ pub trait Gate: Send + Sync + Debug {
     /// Whether this server speaks with another one at all now.
     fn speaks_with(&self, server: &ServerName) -> bool;
 
+    /// Whether a server that is not spoken with now is at other hours.
+    fn speaks_later(&self, _server: &ServerName) -> bool {
+        false
+    }
+
     /// Whether a server is reached by hand only: nothing goes to it or is taken from it over the network.
     fn is_by_hand(&self, _server: &ServerName) -> bool {
         false
@@ -104,11 +111,21 @@ pub trait Gate: Send + Sync + Debug {
     /// Waits until it is on disk which events were released. Before, none of them may leave.
     fn settled(&self) -> Later<'_, ()>;
 
+    /// Notes that nothing of what was to bring these events to a server has left. Those that were released for that alone count as
+    /// if they had not been.
+    fn not_sent<'a>(&'a self, _server: &'a ServerName, _events: &'a [EventNum]) -> Later<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Why an event of another server is not let in. It is then kept in quarantine, and not shown.
     ///
     /// # Errors
     /// The store's.
     fn admitted(&self, rooms: &Rooms, event: &Event) -> Result<Option<String>, Error>;
+
+    /// A soft-failed event of another server is state of its room nevertheless: by the rules of the room, which are not this
+    /// server's to change. It may be one that was not admitted.
+    fn overruled(&self, _rooms: &Rooms, _event: &Event) {}
 
     /// Why a user, or somebody who does not say who they are, may not come to know a room.
     ///
@@ -204,6 +221,11 @@ pub trait Gate: Send + Sync + Debug {
         Ok(None)
     }
 
+    /// Local users who are in a room with this create event from the beginning.
+    fn always_in(&self, _create: &Map<String, Value>) -> Vec<OwnedUserId> {
+        Vec::new()
+    }
+
     /// A local user wants to create a room: what is asked for may be changed, or refused.
     ///
     /// # Errors
@@ -242,6 +264,12 @@ impl Rooms {
     #[must_use]
     pub fn speaks_with(&self, server: &ServerName) -> bool {
         self.gate().is_none_or(|gate| gate.speaks_with(server))
+    }
+
+    /// Whether a server with which this one does not speak now is spoken with at other hours.
+    #[must_use]
+    pub fn speaks_later(&self, server: &ServerName) -> bool {
+        self.gate().is_some_and(|gate| gate.speaks_later(server))
     }
 
     /// Whether a server is reached by hand only, and never over the network.
@@ -319,6 +347,17 @@ impl Rooms {
     pub async fn settled(&self) -> Result<(), Error> {
         match self.gate() {
             Some(gate) => gate.settled().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that nothing of what was to bring these events to a server has left.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn not_sent(&self, server: &ServerName, events: &[EventNum]) -> Result<(), Error> {
+        match self.gate() {
+            Some(gate) => gate.not_sent(server, events).await,
             None => Ok(()),
         }
     }

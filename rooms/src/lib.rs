@@ -49,7 +49,7 @@ pub use directory::{Asker, Listing, PublicRooms, Summary};
 pub use effects::{Relation, media_named, media_shown};
 pub use error::Error;
 pub use event::Event;
-pub use gate::{Entry, Form, Gate, LABEL, Later, NEVER_REDACTED, Pins, SALT};
+pub use gate::{ENCRYPTION, Entry, Form, Gate, LABEL, Later, NEVER_REDACTED, Pins, SALT};
 pub use hierarchy::Space;
 pub use membership::{CLEARANCE, MembershipChange};
 pub use partial::Omitted;

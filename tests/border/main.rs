@@ -5,6 +5,7 @@
 mod admission;
 mod commands;
 mod enclaves;
+mod encryption;
 mod files;
 mod inside;
 mod labels;
@@ -13,6 +14,7 @@ mod pins;
 mod policies;
 mod policy_server;
 mod rooms;
+mod waiting;
 
 /// The program under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postern");

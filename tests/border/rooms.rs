@@ -1,6 +1,6 @@
 //! Rooms between enclaves: who comes in, and what other servers enforce, too.
 
-use crate::enclaves::{Enclave, Peer, content, high_and_low, join_by, label, mixed_room, together};
+use crate::enclaves::{Enclave, Peer, content, document, high_and_low, join_by, label, mixed_room, together};
 use postern_world::{Client, Seat, enc};
 use serde_json::json;
 
@@ -215,4 +215,33 @@ fn between_peers_only_who_shares_a_room_writes_to_devices() {
     let seen = bob.sync_until(&since, |answer| answer["to_device"].to_string().contains("hello"));
     assert!(!seen["to_device"].to_string().contains("canary"), "{seen}");
     assert!(high.server.log().contains("a message to a device is not let out"));
+}
+
+#[test]
+fn what_was_ready_for_a_peer_does_not_go_to_it_once_the_room_is_closed_to_it() {
+    let (here, there) = (Seat::take(), Seat::take());
+    let peers = [Peer(&there, "Company INTERNAL", "")];
+    let high = Enclave::start(&here, "Company INTERNAL", &peers, "");
+    let low = Enclave::start(&there, "Company INTERNAL", &[Peer(&here, "Company INTERNAL", "")], "");
+    let (alice, bob) = (high.register("alice"), low.register("bob"));
+    let [closed, open] = [0, 1].map(|_| {
+        let room = alice.create_room(json!({ "preset": "private_chat", "invite": [bob.id()] }));
+        join_by(&bob, &room, &high.server);
+        room
+    });
+    let (since, last) = (bob.now(), alice.send_text(&open, "both are here"));
+    bob.sync_until_event(&since, &open, &last);
+    low.server.kill();
+    let held = alice.send_text(&closed, "the canary sings");
+    // It is tried.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let only = format!("rooms = [\"{open}\"]");
+    high.write("border.toml", &document("Company INTERNAL", &[Peer(&there, "Company INTERNAL", &only)], ""));
+    high.reread();
+    low.server.start_again();
+    let since = bob.now();
+    let last = alice.send_text(&open, "back again");
+    bob.sync_until_event(&since, &open, &last);
+    assert_eq!(bob.event(&closed, &held).status(), 404);
+    assert!(!bob.messages(&closed, "dir=b&limit=50").to_string().contains("canary"));
 }

@@ -121,8 +121,9 @@ pub struct Hall {
 }
 
 impl Hall {
-    /// A public room with `members` members, taking turns among `signers`, the first of which made the room.
-    pub fn of(signers: &[&Signer], name: &str, members: usize) -> Result<Self, Unmade> {
+    /// A public room with `members` members, taking turns among `signers`, the first of which made the room. Its create event
+    /// has what `create` has, too.
+    pub fn of(signers: &[&Signer], name: &str, members: usize, mut create: Value) -> Result<Self, Unmade> {
         let first = signers.first().ok_or_else(|| unmade("no server"))?;
         let version = ruma::RoomVersionId::try_from(VERSION).map_err(unmade)?;
         let rules = version.rules().ok_or_else(|| unmade("an unknown room version"))?;
@@ -140,8 +141,8 @@ impl Hall {
             state_ids: bytes::Bytes::new(),
         };
         let owner = format!("@owner:{}", first.name);
-        let create =
-            hall.add(first, &owner, "m.room.create", Some(""), json!({ "room_version": VERSION }), &[])?;
+        create["room_version"] = VERSION.into();
+        let create = hall.add(first, &owner, "m.room.create", Some(""), create, &[])?;
         let joined = json!({ "membership": "join", "displayname": "The owner" });
         let own = hall.add(first, &owner, "m.room.member", Some(&owner), joined, &[&create])?;
         let levels = json!({ "users": { &owner: 100 }, "users_default": 0 });

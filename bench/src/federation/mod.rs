@@ -273,6 +273,62 @@ async fn delivery(target: &Target, peer: &Arc<Peer>, sizes: Sizes) -> Result<Vec
     Ok(rows)
 }
 
+/// Messages a second that are sent where a server sends to many.
+const FAST: u32 = 1_000;
+/// Connections by which they are sent.
+const SENDERS: usize = 8;
+/// The label of the room, as servers that know labels read it.
+const LABEL: &str = "Company INTERNAL";
+
+/// Messages of one user, at a fixed rate, in a room with all servers of the peer, which may have a label.
+pub async fn outbound(
+    target: &Target,
+    peer: &Arc<Peer>,
+    sizes: Sizes,
+    labelled: bool,
+) -> Result<Vec<Row>, Error> {
+    let servers = peer.signers.len();
+    let (policy, class) = LABEL.split_once(' ').unwrap_or_default();
+    let label = json!({ "io.postern.label": { "policy": policy, "class": class } });
+    let create = if labelled { label } else { json!({}) };
+    let room = peer.open_with(&name(target, "outbound"), servers + 1, 0, create)?;
+    let mut guest = Guest::on(target, "speaker").await?;
+    guest.join(&room).await?;
+    sleep(Duration::from_secs(2)).await;
+    let total = sizes.of(FAST * 20, FAST);
+    let before = peer.heard_by_all();
+    let meter = Meter::start(&target.pids)?;
+    let start = tokio::time::Instant::now() + Duration::from_millis(100);
+    let gap = Duration::from_secs(1) / FAST;
+    let (path, token) = (encoded(&room), &guest.token);
+    let senders = (0..SENDERS).map(|first| {
+        let path = &path;
+        async move {
+            let mut link = target.link();
+            for at in (first..total).step_by(SENDERS) {
+                sleep_until(start + gap * u32::try_from(at).unwrap_or(u32::MAX)).await;
+                target.send(&mut link, token, path, "said").await?;
+            }
+            Ok::<_, Error>(())
+        }
+    });
+    futures::future::try_join_all(senders).await?;
+    let (_, sent) = meter.read()?;
+    while peer.heard_by_all() < before + total {
+        if start.elapsed() > PATIENCE {
+            return Err(Error::Missing("messages at the peers"));
+        }
+        sleep(LOOK).await;
+    }
+    let (cpu, heard) = meter.read()?;
+    let what = format!("{total} messages to {servers} servers");
+    Ok(vec![
+        row(format!("{what}: sent, messages/s"), count(total) / sent),
+        row(format!("{what}: all heard, s"), heard),
+        row(format!("{what}: CPU ms of one"), cpu * MILLI / count(total)),
+    ])
+}
+
 /// A message in a room of the peer: its id and itself.
 fn said(peer: &Peer, at: usize, room: &str, text: &str) -> Result<(String, Value), Error> {
     let signer = &peer.signers[at % peer.signers.len()];

@@ -11,17 +11,22 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 /// How many servers there are.
 pub const SERVERS: u8 = 4;
+/// How many there are where one server sends to many.
+pub const MANY_SERVERS: u8 = 20;
 
-/// The addresses of the servers, which are their names' hosts.
-pub fn hosts() -> impl Iterator<Item = std::net::Ipv4Addr> {
-    (1..=SERVERS).map(|last| std::net::Ipv4Addr::new(127, 0, 1, last))
+/// The addresses of so many servers, which are their names' hosts.
+fn hosts(servers: u8) -> impl Iterator<Item = std::net::Ipv4Addr> {
+    (1..=servers).map(|last| std::net::Ipv4Addr::new(127, 0, 1, last))
 }
 
 /// The servers and their rooms.
@@ -30,6 +35,8 @@ pub struct Peer {
     pub signers: Vec<Signer>,
     halls: Mutex<HashMap<String, Hall>>,
     arrived: Mutex<HashMap<String, Instant>>,
+    /// How many messages each of the servers was sent.
+    heard: Vec<AtomicUsize>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -55,7 +62,7 @@ pub fn certify(directory: &Path) -> Result<(), Error> {
         CertifiedIssuer::self_signed(params, KeyPair::generate().map_err(failed)?).map_err(failed)?;
     let mut params = CertificateParams::new(Vec::new()).map_err(failed)?;
     params.distinguished_name.push(DnType::CommonName, "recorded peer");
-    params.subject_alt_names = hosts().map(|host| SanType::IpAddress(host.into())).collect();
+    params.subject_alt_names = hosts(MANY_SERVERS).map(|host| SanType::IpAddress(host.into())).collect();
     let key = KeyPair::generate().map_err(failed)?;
     let signed = params.signed_by(&key, &authority).map_err(failed)?;
     for (name, text) in
@@ -68,8 +75,8 @@ pub fn certify(directory: &Path) -> Result<(), Error> {
 }
 
 impl Peer {
-    /// Starts the servers on a port of their addresses, with the certificate of a directory.
-    pub async fn start(directory: &Path, port: u16) -> Result<Arc<Self>, Error> {
+    /// Starts so many servers on a port of their addresses, with the certificate of a directory.
+    pub async fn start(directory: &Path, port: u16, servers: u8) -> Result<Arc<Self>, Error> {
         let (certificate, key) = (directory.join("peer.pem"), directory.join("peer.key"));
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&certificate)
             .and_then(Iterator::collect)
@@ -82,13 +89,15 @@ impl Peer {
             .map_err(|error| failed(&certificate, error))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let signers = hosts().map(|host| Signer::new(&format!("{host}:{port}"))).collect::<Result<_, _>>();
+        let signers =
+            hosts(servers).map(|host| Signer::new(&format!("{host}:{port}"))).collect::<Result<_, _>>();
         let peer = Arc::new(Self {
             signers: signers.map_err(|error| failed(directory, error))?,
             halls: Mutex::default(),
             arrived: Mutex::default(),
+            heard: (0..servers).map(|_| AtomicUsize::new(0)).collect(),
         });
-        for (at, host) in hosts().enumerate() {
+        for (at, host) in hosts(servers).enumerate() {
             let cannot = |error| Error::Connect(format!("{host}:{port}"), error);
             let listener = TcpListener::bind((host, port)).await.map_err(cannot)?;
             tokio::spawn(peer.clone().accept(at, listener, acceptor.clone()));
@@ -111,10 +120,21 @@ impl Peer {
 
     /// Makes a room; its id.
     pub fn open(&self, name: &str, members: usize, first: usize) -> Result<String, Unmade> {
+        self.open_with(name, members, first, json!({}))
+    }
+
+    /// Makes a room with more in its create event; its id.
+    pub fn open_with(
+        &self,
+        name: &str,
+        members: usize,
+        first: usize,
+        create: Value,
+    ) -> Result<String, Unmade> {
         // The first makes the room; the order of the others does not matter.
         let mut turned: Vec<&Signer> = self.signers.iter().collect();
         turned.rotate_left(first % self.signers.len());
-        let hall = Hall::of(&turned, name, members)?;
+        let hall = Hall::of(&turned, name, members, create)?;
         let id = hall.id.clone();
         lock(&self.halls).insert(id.clone(), hall);
         Ok(id)
@@ -123,6 +143,11 @@ impl Peer {
     /// Does something with a room.
     pub fn with<T>(&self, room: &str, work: impl FnOnce(&mut Hall) -> T) -> Option<T> {
         lock(&self.halls).get_mut(room).map(work)
+    }
+
+    /// How many messages came to the server that was sent the fewest.
+    pub fn heard_by_all(&self) -> usize {
+        self.heard.iter().map(|heard| heard.load(Ordering::Relaxed)).min().unwrap_or_default()
     }
 
     /// When a message with this mark came.
@@ -177,7 +202,7 @@ impl Peer {
                 bytes(json!({ "server": { "name": "recorded peer", "version": "1" } }))
             }
             ("PUT", ["federation", "v1", "send", _]) => {
-                self.receive(body);
+                self.receive(at, body);
                 bytes(json!({ "pdus": {} }))
             }
             ("GET", ["federation", "v1", "make_join", room, user]) => {
@@ -237,9 +262,19 @@ impl Peer {
     }
 
     /// Takes a transaction: notes when its messages came, and that the rooms go on.
-    fn receive(&self, body: &[u8]) {
+    fn receive(&self, at: usize, body: &[u8]) {
         let now = Instant::now();
         let Ok(transaction) = serde_json::from_slice::<Value>(body) else { return };
+        let pdus = transaction["pdus"].as_array().into_iter().flatten();
+        let messages =
+            pdus.filter(|pdu| pdu["type"] == "m.room.message" && pdu["content"]["body"].is_string());
+        if let Some(heard) = self.heard.get(at) {
+            heard.fetch_add(messages.count(), Ordering::Relaxed);
+        }
+        // All have the rooms together.
+        if at > 0 && self.signers.len() > usize::from(SERVERS) {
+            return;
+        }
         for pdu in transaction["pdus"].as_array().into_iter().flatten() {
             let text = pdu["content"]["body"].as_str().unwrap_or_default();
             if let Some(mark) = text.strip_prefix("mark:").and_then(|rest| rest.split(' ').next()) {

@@ -1,6 +1,6 @@
 //! What a server is due, as it is stored, and the transactions that are made of it.
 
-use super::release::release;
+use super::release::{release, released_part};
 use crate::Error;
 use parking_lot::Mutex;
 use postern_graph::{
@@ -10,8 +10,8 @@ use postern_graph::{
 };
 use postern_rooms::{Rooms, now_ms};
 use quick_cache::sync::Cache;
-use ruma::{OwnedServerName, ServerName};
-use serde::Serialize;
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedServerName, RoomId, ServerName};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use std::{
     collections::{HashMap, HashSet},
@@ -43,6 +43,31 @@ pub(super) struct Transaction {
     pub(super) body: Box<RawValue>,
     /// Whether it is stored until it is answered.
     pub(super) is_stored: bool,
+    /// What it was made of, if that was now: nothing of it has left then before it is sent.
+    pub(super) taken: Option<Taken>,
+}
+
+/// An event of a queue, as it is stored there.
+type QueuedEvent = ((ServerNum, Seq), (EventNum, u64));
+/// An EDU likewise.
+type QueuedEdu = ((ServerNum, Seq, u32), (String, Raw));
+
+/// What a transaction was made of.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Taken {
+    events: Vec<QueuedEvent>,
+    edus: Vec<QueuedEdu>,
+    /// Where events and EDUs of the server began.
+    from: (Seq, Seq),
+}
+
+/// What a server that is due something waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// For being reached.
+    ForReach,
+    /// For the hours at which it is spoken with.
+    ForHours,
 }
 
 #[derive(Serialize)]
@@ -51,6 +76,14 @@ struct Body<'a> {
     origin_server_ts: u64,
     pdus: Vec<Box<RawValue>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    edus: Vec<Value>,
+}
+
+/// What is looked at of a stored one.
+#[derive(Deserialize)]
+struct Contents {
+    pdus: Vec<Box<RawValue>>,
+    #[serde(default)]
     edus: Vec<Value>,
 }
 
@@ -76,6 +109,8 @@ struct Gathered {
     edus: Vec<Value>,
     /// Events taken from the queue, released or not.
     events: usize,
+    /// What of the queue is in it.
+    taken: Taken,
     /// Whether the queue is to be asked again: what was looked at was not released.
     again: bool,
 }
@@ -142,9 +177,10 @@ impl Due {
         if let Some(number) = number
             && let Some((id, Raw(body))) = self.graph.get::<OutboxTransactions>(&(number,))?
         {
-            let body = serde_json::from_slice(&body)
-                .map_err(|error| postern_rooms::Error::BadJson(error.to_string()))?;
-            return Ok(Some(Transaction { id, body, is_stored: true }));
+            let body = serde_json::from_slice(&body).map_err(bad_json)?;
+            if let Some(transaction) = self.again(server, number, id, body).await? {
+                return Ok(Some(transaction));
+            }
         }
         loop {
             let (mut commit, mut gathered) = (self.graph.begin(), Gathered::default());
@@ -166,17 +202,7 @@ impl Due {
                 return Ok(None);
             }
             self.rooms.settled().await?;
-            let now = now_ms();
-            // Not the number of a commit: after a restore from a backup these are given out again.
-            let id = format!("{now}-{:016x}", rand::random::<u64>());
-            let body = Body {
-                origin: self.rooms.server_name(),
-                origin_server_ts: now,
-                pdus: gathered.pdus,
-                edus: merge(gathered.edus, now),
-            };
-            let body = serde_json::value::to_raw_value(&body)
-                .map_err(|error| postern_rooms::Error::BadJson(error.to_string()))?;
+            let (id, body) = self.composed(gathered.pdus, merge(gathered.edus, now_ms()))?;
             if let Some(number) = number.filter(|_| is_stored) {
                 let stored = (id.clone(), Raw(body.get().as_bytes().to_vec()));
                 commit.put::<OutboxTransactions>(&(number,), &stored);
@@ -185,8 +211,97 @@ impl Due {
                 self.graph.commit_beside_log(commit)?;
             }
             Self::count(-(events as f64));
-            return Ok(Some(Transaction { id, body, is_stored }));
+            let taken = is_stored.then_some(gathered.taken);
+            return Ok(Some(Transaction { id, body, is_stored, taken }));
         }
+    }
+
+    /// A new transaction: its id and what is sent.
+    fn composed(&self, pdus: Vec<Box<RawValue>>, edus: Vec<Value>) -> Result<(String, Box<RawValue>), Error> {
+        let now = now_ms();
+        // Not the number of a commit: after a restore from a backup these are given out again.
+        let id = format!("{now}-{:016x}", rand::random::<u64>());
+        let body = Body { origin: self.rooms.server_name(), origin_server_ts: now, pdus, edus };
+        Ok((id, serde_json::value::to_raw_value(&body).map_err(bad_json)?))
+    }
+
+    /// A stored transaction, of which something may have left: as it is, if all of it would still be told like this. Else another
+    /// one of what is left of it, if anything is.
+    async fn again(
+        &self,
+        server: &ServerName,
+        number: ServerNum,
+        id: String,
+        body: Box<RawValue>,
+    ) -> Result<Option<Transaction>, Error> {
+        if self.rooms.gate().is_none() {
+            return Ok(Some(Transaction { id, body, is_stored: true, taken: None }));
+        }
+        let Contents { pdus, edus } = serde_json::from_str(body.get()).map_err(bad_json)?;
+        let mut is_same = true;
+        let mut left = Vec::with_capacity(pdus.len());
+        for pdu in pdus {
+            let now = self.told_now(server, &pdu)?;
+            is_same &= now.as_ref().is_some_and(|now| now.get() == pdu.get());
+            left.extend(now);
+        }
+        let count = edus.len();
+        let mut edus_left = Vec::with_capacity(count);
+        for edu in edus {
+            let now = released_part(&self.rooms, server, edu.clone())?;
+            is_same &= now.as_ref() == Some(&edu);
+            edus_left.extend(now);
+        }
+        if is_same {
+            return Ok(Some(Transaction { id, body, is_stored: true, taken: None }));
+        }
+        tracing::info!(%server, transaction = id, "what a server is sent again has changed");
+        self.rooms.settled().await?;
+        let mut commit = self.graph.begin();
+        if left.is_empty() && edus_left.is_empty() {
+            commit.delete::<OutboxTransactions>(&(number,));
+            self.graph.commit_beside_log(commit)?;
+            return Ok(None);
+        }
+        let (id, body) = self.composed(left, edus_left)?;
+        let stored = (id.clone(), Raw(body.get().as_bytes().to_vec()));
+        commit.put::<OutboxTransactions>(&(number,), &stored);
+        self.graph.commit_beside_log_durably(commit).await?;
+        Ok(Some(Transaction { id, body, is_stored: true, taken: None }))
+    }
+
+    /// A PDU that was put into a transaction, as the server would be told it now.
+    fn told_now(&self, server: &ServerName, pdu: &RawValue) -> Result<Option<Box<RawValue>>, Error> {
+        let parsed: CanonicalJsonObject = serde_json::from_str(pdu.get()).map_err(bad_json)?;
+        let room = parsed.get("room_id").and_then(CanonicalJsonValue::as_str);
+        let Some(room) = room.and_then(|room| <&RoomId>::try_from(room).ok()) else {
+            // A create event that is its room's id says no room; it has nothing that a server of the room may not know.
+            return Ok(Some(pdu.to_owned()));
+        };
+        let Some(room) = self.rooms.room(room)? else { return Ok(None) };
+        let id = postern_rooms::pdu::event_id(&parsed, &self.rooms.version_of(room)?.rules)?;
+        let Some(event) = self.rooms.event_by_id(&id)? else { return Ok(None) };
+        Ok(self.rooms.released(server, &event)?)
+    }
+
+    /// Nothing of a transaction has left: what it was made of is due again.
+    pub(super) async fn unmake(&self, server: &ServerName, taken: Taken) -> Result<(), Error> {
+        let released: Vec<EventNum> = taken.events.iter().map(|(_, (event, _))| *event).collect();
+        self.rooms.not_sent(server, &released).await?;
+        let Some(number) = self.number(server)? else { return Ok(()) };
+        let mut commit = self.graph.begin();
+        commit.delete::<OutboxTransactions>(&(number,));
+        for (key, event) in &taken.events {
+            commit.put::<OutboxEvents>(key, event);
+        }
+        for (key, edu) in &taken.edus {
+            // Not noted as the latest of its kind: if one came meanwhile, that is.
+            commit.put::<OutboxEdus>(key, edu);
+        }
+        self.graph.commit_beside_log(commit)?;
+        self.beginnings.insert(number, taken.from);
+        Self::count(released.len() as f64);
+        Ok(())
     }
 
     fn gather(
@@ -199,8 +314,9 @@ impl Due {
         // First: what is queued while the queue is read lies behind it.
         let followed = *self.followed.lock();
         let (events, edus) = self.beginnings.get(&number).unwrap_or_default();
+        gathered.taken.from = (events, edus);
         let events = self.gather_events(server, (number, events), gathered, commit)?;
-        let edus = self.gather_edus((number, edus), gathered, commit)?;
+        let edus = self.gather_edus(server, (number, edus), gathered, commit)?;
         let from = |reached: Option<Seq>| reached.unwrap_or(followed).min(followed);
         self.beginnings.insert(number, (from(events), from(edus)));
         Ok(())
@@ -217,19 +333,22 @@ impl Due {
         let mut bytes = 0;
         let range = self.graph.scan::<OutboxEvents, _>(&(number,)).from(&(number, from));
         for (looked_at, entry) in range.iter().enumerate() {
-            let ((_, seq), (event, _)) = entry?;
+            let ((_, seq), (num, queued)) = entry?;
             if looked_at == LOOKED_AT || gathered.pdus.len() == PDUS {
                 gathered.again = gathered.pdus.is_empty();
                 return Ok(Some(seq));
             }
-            if let Some(pdu) = release(&self.rooms, server, &*self.rooms.event(event)?)? {
+            let event = self.rooms.event(num)?;
+            // Before it is asked for: what is released is sent.
+            if bytes + event.json().len() > BYTES && !gathered.pdus.is_empty() {
+                return Ok(Some(seq));
+            }
+            if let Some(pdu) = release(&self.rooms, server, &event)? {
                 bytes += pdu.get().len();
-                if bytes > BYTES && !gathered.pdus.is_empty() {
-                    return Ok(Some(seq));
-                }
                 gathered.pdus.push(pdu);
+                gathered.taken.events.push(((number, seq), (num, queued)));
             } else {
-                tracing::debug!(%server, event = event.0, "an event is not released");
+                tracing::debug!(%server, event = num.0, "an event is not released");
             }
             commit.delete::<OutboxEvents>(&(number, seq));
             gathered.events += 1;
@@ -240,6 +359,7 @@ impl Due {
     /// Moves EDUs from the queue likewise.
     fn gather_edus(
         &self,
+        server: &ServerName,
         (number, from): (ServerNum, Seq),
         gathered: &mut Gathered,
         commit: &mut Commit,
@@ -256,10 +376,11 @@ impl Due {
                 if gathered.edus.len() == EDUS || (bytes > BYTES && !gathered.edus.is_empty()) {
                     return Ok(Some(seq));
                 }
-                gathered.edus.push(
-                    serde_json::from_slice(&edu)
-                        .map_err(|error| postern_rooms::Error::BadJson(error.to_string()))?,
-                );
+                let told = serde_json::from_slice(&edu).map_err(bad_json)?;
+                if let Some(told) = released_part(&self.rooms, server, told)? {
+                    gathered.edus.push(told);
+                    gathered.taken.edus.push(((number, seq, n), (of_kind.1.clone(), Raw(edu))));
+                }
                 commit.delete::<OutboxLatest>(&of_kind);
             }
             commit.delete::<OutboxEdus>(&(number, seq, n));
@@ -293,13 +414,13 @@ impl Due {
     }
 
     /// Of what a server was not sent for long, only the latest event of each room stays, and those that a room ends
-    /// with: it fetches the rest itself.
-    pub(super) fn shorten(&self, server: &ServerName) -> Result<(), Error> {
+    /// with: it fetches the rest itself. How long it waits for its hours does not count.
+    pub(super) fn shorten(&self, server: &ServerName, waits: Waits) -> Result<(), Error> {
         let Some(number) = self.number(server)? else { return Ok(()) };
         let (from, _) = self.beginnings.get(&number).unwrap_or_default();
         let queue = || self.graph.scan::<OutboxEvents, _>(&(number,)).from(&(number, from));
         let Some((_, (_, since))) = queue().first()? else { return Ok(()) };
-        let is_old = now_ms().saturating_sub(since) > BACKLOG_MS;
+        let is_old = waits == Waits::ForReach && now_ms().saturating_sub(since) > BACKLOG_MS;
         if !is_old && queue().iter().take(BACKLOG + 1).count() <= BACKLOG {
             return Ok(());
         }
@@ -332,6 +453,10 @@ impl Due {
         }
         Ok(())
     }
+}
+
+fn bad_json(error: serde_json::Error) -> postern_rooms::Error {
+    postern_rooms::Error::BadJson(error.to_string())
 }
 
 /// Makes few EDUs of many that say one thing each, and gives presence its form: how long ago somebody was active

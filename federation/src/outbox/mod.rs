@@ -6,6 +6,10 @@
 //! repeated, with the same id and content, until it is answered. So everything is sent at least once, in order, also
 //! across restarts, and a server that is due nothing costs nothing.
 //!
+//! Whether an event goes to a server, and in which form, is asked when its transaction is made, and again before that is
+//! repeated. A transaction of which certainly nothing has left is unmade: what was in it is decided anew when there is a way to
+//! the server. To a server that is spoken with at some hours only, nothing is made at others.
+//!
 //! A server that cannot be reached is tried again later and later, or when it is heard of. What it is due meanwhile is
 //! kept short: the latest event of each room tells it what to fetch. EDUs replace each other while they wait.
 
@@ -64,6 +68,14 @@ pub(crate) type Untaken = Vec<(String, String)>;
 
 /// Brings transactions to servers.
 pub(crate) trait Carrier: Send + Sync + Debug + 'static {
+    /// Whether a transaction could be brought to a server now.
+    ///
+    /// # Errors
+    /// Why not.
+    fn may_carry(&self, _server: &ServerName) -> Result<(), PeerError> {
+        Ok(())
+    }
+
     /// Brings one, and the answer back.
     fn carry<'a>(
         &'a self,
@@ -74,6 +86,10 @@ pub(crate) trait Carrier: Send + Sync + Debug + 'static {
 }
 
 impl Carrier for Peers {
+    fn may_carry(&self, server: &ServerName) -> Result<(), PeerError> {
+        self.may_ask(server)
+    }
+
     fn carry<'a>(
         &'a self,
         server: &'a ServerName,

@@ -1,6 +1,10 @@
 //! The task of one server: sends what the server is due until nothing is left.
 
-use super::{Outbox, Untaken, due::Transaction, pace::Backoff};
+use super::{
+    Outbox, Untaken,
+    due::{Transaction, Waits},
+    pace::Backoff,
+};
 use crate::{Error, PeerError};
 use parking_lot::Mutex;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, ServerName, UserId};
@@ -16,6 +20,8 @@ use tokio::sync::Notify;
 const TYPING_WORTH: Duration = Duration::from_secs(20);
 /// People typing that a server is told of at a time.
 const TYPING: usize = 100;
+/// How often it is looked whether the hours have come at which a server is spoken with.
+const LOOK_FOR_HOURS: Duration = Duration::from_secs(15);
 /// A transaction that a server refuses as such this often is dropped, so that what follows is not lost with it.
 const REFUSALS: u32 = 10;
 
@@ -45,6 +51,12 @@ impl Queue {
 
     pub(super) fn look_again(&self) {
         self.more.store(true, Ordering::Release);
+    }
+
+    /// Whether the server could not be reached the last time.
+    #[cfg(test)]
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Somebody types: what is said later replaces what was said before.
@@ -80,6 +92,8 @@ enum Sent {
     Nothing,
     /// The server has to be tried again.
     Later,
+    /// The server is spoken with at other hours.
+    AtOtherHours,
     /// This server stops.
     Stopping,
 }
@@ -104,6 +118,14 @@ pub(super) async fn work_off(outbox: Outbox, queue: std::sync::Arc<Queue>) {
                 }
             }
             Ok(Sent::Later) => sending.wait().await,
+            Ok(Sent::AtOtherHours) => {
+                queue.failing.store(true, Ordering::Relaxed);
+                tokio::select! {
+                    () = outbox.0.stop.cancelled() => {}
+                    () = tokio::time::sleep(LOOK_FOR_HOURS) => {}
+                    () = queue.heard.notified() => {}
+                }
+            }
             Ok(Sent::Stopping) => return,
             Err(error) => {
                 tracing::error!(server = %queue.server, %error, "a transaction was not sent");
@@ -128,6 +150,23 @@ impl Sending<'_> {
     /// Sends the next transaction.
     async fn send(&mut self) -> Result<Sent, Error> {
         let (inner, server) = (&self.outbox.0, &self.queue.server);
+        match inner.carrier.may_carry(server) {
+            Ok(()) => {}
+            Err(PeerError::NotNow(_)) => {
+                inner.due.shorten(server, Waits::ForHours)?;
+                return Ok(Sent::AtOtherHours);
+            }
+            Err(PeerError::NotAllowed(_)) => {
+                tracing::debug!(%server, "what is due to a server is dropped: this server does not federate with it");
+                inner.due.forget(server)?;
+                return Ok(Sent::Nothing);
+            }
+            Err(error) => {
+                tracing::debug!(%server, %error, "a server is not asked now");
+                inner.due.shorten(server, Waits::ForReach)?;
+                return Ok(Sent::Later);
+            }
+        }
         // Before the transaction is made: those that wait are not in memory.
         let places = if self.backoff.is_failing() { &inner.failing_at_once } else { &inner.at_once };
         let Some(Ok(_place)) = inner.stop.run_until_cancelled(places.acquire()).await else {
@@ -140,12 +179,12 @@ impl Sending<'_> {
         let Some(answer) = inner.abandon.run_until_cancelled(carried).await else {
             return Ok(Sent::Stopping);
         };
-        self.answered(&transaction, answer)
+        self.answered(transaction, answer).await
     }
 
-    fn answered(
+    async fn answered(
         &mut self,
-        transaction: &Transaction,
+        transaction: Transaction,
         answer: Result<Untaken, PeerError>,
     ) -> Result<Sent, Error> {
         let (due, server) = (&self.outbox.0.due, &self.queue.server);
@@ -155,7 +194,10 @@ impl Sending<'_> {
             Err(PeerError::NotAllowed(_)) => "not_allowed",
             Err(PeerError::BadAnswer(_)) => "bad_answer",
             Err(PeerError::Unsendable(_)) => "unsendable",
-            Err(PeerError::Unreachable(_) | PeerError::BackingOff) => "unreachable",
+            Err(PeerError::NotNow(_)) => "not_now",
+            Err(PeerError::Unconnected(_) | PeerError::Unreachable(_) | PeerError::BackingOff) => {
+                "unreachable"
+            }
         };
         metrics::counter!("postern_outbox_transactions_total", "result" => result).increment(1);
         let over = || if transaction.is_stored { due.answered(server) } else { Ok(()) };
@@ -168,13 +210,17 @@ impl Sending<'_> {
                 over()?;
                 return Ok(Sent::Yes);
             }
-            Err(PeerError::NotAllowed(_)) => {
-                tracing::debug!(%server, "what is due to a server is dropped: this server does not federate with it");
-                due.forget(server)?;
-                return Ok(Sent::Yes);
-            }
             Err(error) => error,
         };
+        if left_nothing(&error)
+            && let Some(taken) = transaction.taken
+        {
+            due.unmake(server, taken).await?;
+            // Why is asked again, and what follows from it.
+            if matches!(error, PeerError::NotAllowed(_) | PeerError::NotNow(_)) {
+                return Ok(Sent::Yes);
+            }
+        }
         if refuses_transaction(&error) {
             self.refusals += 1;
             if self.refusals >= REFUSALS {
@@ -185,7 +231,7 @@ impl Sending<'_> {
             }
         }
         tracing::debug!(%server, %error, "a server was not reached");
-        due.shorten(server)?;
+        due.shorten(server, Waits::ForReach)?;
         Ok(Sent::Later)
     }
 
@@ -204,6 +250,14 @@ impl Sending<'_> {
             () = heard => {}
         }
     }
+}
+
+/// Whether nothing of a transaction has left.
+const fn left_nothing(error: &PeerError) -> bool {
+    matches!(
+        error,
+        PeerError::Unconnected(_) | PeerError::BackingOff | PeerError::NotAllowed(_) | PeerError::NotNow(_)
+    )
 }
 
 /// Whether an answer says that the transaction is wrong, not that the server cannot take one now.

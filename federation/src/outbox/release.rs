@@ -3,8 +3,8 @@
 use super::residents::{waiting_outside, was_in};
 use crate::Error;
 use postern_rooms::{Event, Rooms};
-use ruma::{ServerName, UserId, events::TimelineEventType};
-use serde_json::value::RawValue;
+use ruma::{RoomId, ServerName, UserId, events::TimelineEventType};
+use serde_json::{Value, value::RawValue};
 
 /// The form in which an event is sent to a server, once [`Rooms::settled`] says so; nothing if it is not.
 ///
@@ -32,4 +32,29 @@ pub(super) fn release(
         return Ok(None);
     }
     Ok(rooms.released(destination, event)?)
+}
+
+/// What of an EDU that a server is due goes to it now: it may have waited, and the server may know fewer rooms by now.
+pub(super) fn released_part(
+    rooms: &Rooms,
+    destination: &ServerName,
+    mut edu: Value,
+) -> Result<Option<Value>, Error> {
+    if rooms.gate().is_none() {
+        return Ok(Some(edu));
+    }
+    if edu.get("edu_type").and_then(Value::as_str) != Some("m.receipt") {
+        return Ok(Some(edu));
+    }
+    let Some(content) = edu.get_mut("content").and_then(Value::as_object_mut) else { return Ok(None) };
+    let mut unknown = Vec::new();
+    for room in content.keys() {
+        let number = <&RoomId>::try_from(room.as_str()).ok().map(|room| rooms.room(room));
+        let number = number.transpose()?.flatten();
+        if !number.map_or(Ok(false), |room| rooms.may_know(destination, room))? {
+            unknown.push(room.clone());
+        }
+    }
+    content.retain(|room, _| !unknown.contains(room));
+    Ok((!content.is_empty()).then_some(edu))
 }

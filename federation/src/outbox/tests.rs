@@ -6,7 +6,7 @@ use crate::scene::{Parts, alice, bob, carl};
 use http::StatusCode;
 use postern_graph::{
     NameKind, ServerNum, UserNum,
-    schema::{OutboxEvents, Relayed},
+    schema::{OutboxEdus, OutboxEvents, OutboxLatest, OutboxTransactions, Relayed},
 };
 use postern_rooms::{Draft, MembershipChange, MembershipKind, ReceiptKind};
 use proptest::{collection, prelude::*};
@@ -33,6 +33,10 @@ struct Far {
     got: Mutex<Vec<Got>>,
     /// Servers that get everything and whose answers are lost.
     mute: Mutex<HashSet<OwnedServerName>>,
+    /// Servers to which there is no connection.
+    away: Mutex<HashSet<OwnedServerName>>,
+    /// Servers that are spoken with at other hours.
+    asleep: Mutex<HashSet<OwnedServerName>>,
     /// Servers that refuse every transaction.
     refusing: Mutex<HashSet<OwnedServerName>>,
     under_way: AtomicUsize,
@@ -41,6 +45,13 @@ struct Far {
 }
 
 impl Carrier for Far {
+    fn may_carry(&self, server: &ServerName) -> Result<(), PeerError> {
+        match self.asleep.lock().contains(server) {
+            true => Err(PeerError::NotNow(server.to_owned())),
+            false => Ok(()),
+        }
+    }
+
     fn carry<'a>(
         &'a self,
         server: &'a ServerName,
@@ -48,6 +59,9 @@ impl Carrier for Far {
         body: &'a RawValue,
     ) -> BoxFuture<'a, Result<Untaken, PeerError>> {
         async move {
+            if self.away.lock().contains(server) {
+                return Err(PeerError::Unconnected("connection refused".to_owned()));
+            }
             self.most_under_way.fetch_max(1 + self.under_way.fetch_add(1, Relaxed), Relaxed);
             tokio::task::yield_now().await;
             self.under_way.fetch_sub(1, Relaxed);
@@ -282,6 +296,51 @@ async fn a_transaction_without_an_answer_is_repeated_with_the_same_id_and_conten
 }
 
 #[tokio::test]
+async fn what_was_made_for_a_server_that_is_away_is_made_anew_when_it_is_back() {
+    let (dir, far) = (tempfile::tempdir().unwrap(), Arc::<Far>::default());
+    far.away.lock().insert(b().to_owned());
+    let here = Here::open(&dir, &far, SOON);
+    let room = here.room().await;
+    here.join(&room, bob()).await;
+    here.say(&room, "0").await;
+    here.tell(b(), "message", 0).await;
+    here.tell(b(), "the same", 1_000).await;
+    let is_failing = || here.outbox.0.queues.lock().get(b()).is_some_and(|queue| queue.is_failing());
+    eventually!(is_failing() && here.graph.scan::<OutboxTransactions, _>(&()).first().unwrap().is_none());
+    here.tell(b(), "the same", 1_001).await;
+    here.say(&room, "1").await;
+    here.close().await;
+    let here = Here::open(&dir, &far, SOON);
+    far.away.lock().clear();
+    eventually!(here.is_idle() && far.texts(b()) == numbers(0, 2));
+    let told = far.edus(b(), "m.direct_to_device");
+    assert_eq!(told, [json!({ "n": 0 }), json!({ "n": 1_001 })]);
+    assert!(here.graph.scan::<OutboxEdus, _>(&()).first().unwrap().is_none());
+    assert!(here.graph.scan::<OutboxLatest, _>(&()).first().unwrap().is_none());
+    here.close().await;
+}
+
+#[tokio::test]
+async fn what_a_server_is_due_waits_for_the_hours_at_which_it_is_spoken_with() {
+    let (dir, far) = (tempfile::tempdir().unwrap(), Arc::<Far>::default());
+    far.asleep.lock().insert(b().to_owned());
+    let here = Here::open(&dir, &far, SOON);
+    let room = here.room().await;
+    here.join(&room, bob()).await;
+    here.say(&room, "0").await;
+    here.tell(b(), "message", 0).await;
+    eventually!(here.outbox.0.queues.lock().get(b()).is_some_and(|queue| queue.is_failing()));
+    assert!(here.graph.scan::<OutboxTransactions, _>(&()).first().unwrap().is_none());
+    here.close().await;
+    assert!(far.got(b()).is_empty());
+    far.asleep.lock().clear();
+    let here = Here::open(&dir, &far, SOON);
+    eventually!(here.is_idle() && far.texts(b()) == numbers(0, 1));
+    assert_eq!(far.edus(b(), "m.direct_to_device"), [json!({ "n": 0 })]);
+    here.close().await;
+}
+
+#[tokio::test]
 async fn what_happens_while_nothing_is_sent_is_sent_after_the_start() {
     let (dir, far) = (tempfile::tempdir().unwrap(), Arc::default());
     let here = Here::open(&dir, &far, SOON);
@@ -375,7 +434,7 @@ async fn after_long_only_the_latest_event_of_each_room_is_sent() {
     let last = here.graph.applied();
     eventually!(*here.outbox.0.due.followed.lock() >= last);
     here.tell(b(), "to a device", 7).await;
-    here.outbox.0.due.shorten(b()).unwrap();
+    here.outbox.0.due.shorten(b(), due::Waits::ForReach).unwrap();
     let queued = || -> Vec<u64> {
         here.graph.scan::<OutboxEvents, _>(&()).iter().map(|entry| entry.unwrap().0.1.0).collect()
     };
@@ -388,7 +447,7 @@ async fn after_long_only_the_latest_event_of_each_room_is_sent() {
         commit.put::<OutboxEvents>(&key, &(event, queued - 2 * 3_600_000));
     }
     here.graph.commit_beside_log(commit).unwrap();
-    here.outbox.0.due.shorten(b()).unwrap();
+    here.outbox.0.due.shorten(b(), due::Waits::ForReach).unwrap();
     assert_eq!(queued().len(), 2);
     here.close().await;
 
@@ -491,6 +550,7 @@ enum Step {
     /// Something that replaces its predecessor.
     Update,
     Mute,
+    Leave,
     Hear,
     Restart,
     Pause(u64),
@@ -502,6 +562,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Tell),
         3 => Just(Step::Update),
         1 => Just(Step::Mute),
+        1 => Just(Step::Leave),
         2 => Just(Step::Hear),
         1 => Just(Step::Restart),
         3 => (1..30_u64).prop_map(Step::Pause),
@@ -541,8 +602,12 @@ async fn happens(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Mute => {
                 far.mute.lock().insert(b().to_owned());
             }
+            Step::Leave => {
+                far.away.lock().insert(b().to_owned());
+            }
             Step::Hear => {
                 far.mute.lock().clear();
+                far.away.lock().clear();
                 here.outbox.heard_from(b());
             }
             Step::Restart => {
@@ -553,6 +618,7 @@ async fn happens(steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
     }
     far.mute.lock().clear();
+    far.away.lock().clear();
     let last = here.graph.applied();
     eventually!(*here.outbox.0.due.followed.lock() >= last && here.is_idle());
     here.close().await;

@@ -289,3 +289,27 @@ fn attack_46_every_local_event_of_a_labelled_room_has_a_salt_of_its_own() {
     let event = stage.alice.send(&room, "m.room.message", own);
     assert_ne!(stage.alice.event(&room, &event).ok()["content"]["io.postern.salt"], "0");
 }
+
+#[test]
+fn attack_45_state_that_is_not_let_in_and_counts_all_the_same_raises_an_alarm() {
+    let stage = Stage::new();
+    let officer = stage.high.server.anyone().register_by_secret("officer", true);
+    stage.alice.change_power_levels(&stage.room, |levels| levels["events"]["io.example.plan"] = json!(0));
+    stage.settle();
+    let content = json!({ "plan": "b", "io.postern.label": label("CONFIDENTIAL") });
+    let pdu = stage.mallory.make(&stage.room, &stage.eve, "io.example.plan", Some(""), content);
+    stage.mallory.tell(&stage.high.server, &pdu);
+    fate(&stage.high.server, &pdu.id, "is not accredited");
+    let alarms = || {
+        let refusals = officer.get("/_postern/border/refusals").ok();
+        let all = refusals["refusals"].as_array().unwrap().clone();
+        all.into_iter().filter(|one| one["action"] == "quarantined_state").collect::<Vec<_>>()
+    };
+    assert_eq!(alarms(), [Value::Null; 0], "nothing follows on it yet");
+    // What follows on it has it in its state, at every server.
+    stage.hear();
+    let raised = alarms();
+    assert_eq!(raised.len(), 1, "{raised:?}");
+    assert_eq!((&raised[0]["what"], &raised[0]["who"]), (&json!(pdu.id), &json!(stage.eve)));
+    assert!(stage.high.server.log().contains("a state event that was not let in counts in its room"));
+}

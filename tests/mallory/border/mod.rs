@@ -5,7 +5,9 @@ mod denial;
 mod enclaves;
 mod guarded;
 mod labels;
+mod overruling;
 mod pulling;
+mod repeating;
 mod smuggling;
 mod switching;
 
