@@ -53,7 +53,7 @@ impl Border {
                 return Ok(true);
             }
         }
-        if let Asker::User(Some(user)) = asker {
+        if let Asker::User(Some(user)) | Asker::Device(user, _) = asker {
             let uploader = self.uploader_of(media);
             if uploader.is_some() && uploader == rooms.user(user)? {
                 return Ok(true);
@@ -153,8 +153,9 @@ impl Border {
             // What has no label is everybody's who knows where it is, as everywhere in Matrix.
             Asker::Server(server) => Ok((facts.is_unlabelled() || rooms.is_in(server, event.record.room)?)
                 && self.form(standing, rooms, server, event)? == Form::Whole),
-            Asker::User(Some(user_id)) => match rooms.user(user_id)? {
-                Some(user) => self.reads(standing, rooms, &Viewer { user, user_id, device_id: "" }, event),
+            Asker::User(Some(user_id)) => self.sees_file(standing, rooms, Asker::Device(user_id, ""), event),
+            Asker::Device(user_id, device_id) => match rooms.user(user_id)? {
+                Some(user) => self.reads(standing, rooms, &Viewer { user, user_id, device_id }, event),
                 None => Ok(false),
             },
             Asker::User(None) => self.is_plain(standing, rooms, &facts, event),
@@ -165,6 +166,7 @@ impl Border {
         Ok(match asker {
             Asker::Server(server) => standing.peer(server).clearance.clone(),
             Asker::User(Some(user)) => self.holder(standing, user, "")?.clearance.clone(),
+            Asker::Device(user, device) => self.holder(standing, user, device)?.clearance.clone(),
             Asker::User(None) => Arc::new(standing.policies.uncleared()),
         })
     }

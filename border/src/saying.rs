@@ -45,22 +45,12 @@ impl Border {
             .map_err(|error| RoomsError::BadJson(error.to_string()))?;
         facts.keeps_to_rule(rooms, sender, draft, &content)?;
         let said = said_in(standing, &content).map_err(|error| forbidden(&*error))?;
-        if facts.is_unlabelled() && said.is_none() && !standing.watches_all {
-            return Ok(());
-        }
         let never_redacted = draft.state_key.is_some() && NEVER_REDACTED.contains(&draft.event_type.as_str());
         let own = match &said {
             Some(said) => standing.resolve(Some(said)),
             None if never_redacted => facts.floor.clone(),
             None => facts.ceiling.clone(),
         };
-        if let Some(said) = &said {
-            self.is_fitting(standing, &facts, said, &own, never_redacted, related)?;
-            // Clients may send it as people write it. How it is marked is not theirs to say.
-            let is_marked = said.mark().is_some() || said.spif().is_some();
-            let said = if is_marked { self.completed(standing, said)? } else { said.clone() };
-            content.insert(LABEL.to_owned(), said.to_json());
-        }
         for file in media_named(draft.content.get()) {
             if let Some(label) = self.label_of(standing, &file)
                 && !matches!((&label.held, &own), (Ok(label), Ok(own)) if label.at_most(own))
@@ -70,6 +60,16 @@ impl Border {
                     "the label of the file, {text}, is above that of the event which shows it"
                 )));
             }
+        }
+        if facts.is_unlabelled() && said.is_none() && !standing.watches_all {
+            return Ok(());
+        }
+        if let Some(said) = &said {
+            self.is_fitting(standing, &facts, said, &own, never_redacted, related)?;
+            // Clients may send it as people write it. How it is marked is not theirs to say.
+            let is_marked = said.mark().is_some() || said.spif().is_some();
+            let said = if is_marked { self.completed(standing, said)? } else { said.clone() };
+            content.insert(LABEL.to_owned(), said.to_json());
         }
         if let Some(Value::Object(new)) = content.get("m.new_content") {
             // Clients show what it says instead.

@@ -70,6 +70,8 @@ pub struct PublicRooms {
 pub enum Asker<'a> {
     /// A user of this server, or somebody who does not say who they are.
     User(Option<&'a UserId>),
+    /// A user of this server on one of their devices.
+    Device(&'a UserId, &'a str),
     /// Another server.
     Server(&'a ServerName),
 }
@@ -220,6 +222,7 @@ impl Rooms {
             let ((room,), ()) = entry?;
             let may_know = match asker {
                 Asker::User(user) => self.may_enter(user, room, Entry::Look)?,
+                Asker::Device(user, _) => self.may_enter(Some(user), room, Entry::Look)?,
                 Asker::Server(server) => self.may_know(server, room)?,
             };
             if !may_know {

@@ -420,8 +420,9 @@ impl Rooms {
     pub(crate) fn may_be_told(&self, asker: Asker<'_>, event: &Event) -> Result<bool, Error> {
         match asker {
             Asker::Server(server) => Ok(self.form_for(server, event)? == Form::Whole),
-            Asker::User(Some(user_id)) => match self.user(user_id)? {
-                Some(user) => self.may_read(&Viewer { user, user_id, device_id: "" }, event),
+            Asker::User(Some(user_id)) => self.may_be_told(Asker::Device(user_id, ""), event),
+            Asker::Device(user_id, device_id) => match self.user(user_id)? {
+                Some(user) => self.may_read(&Viewer { user, user_id, device_id }, event),
                 None => self.may_enter(None, event.record.room, Entry::Look),
             },
             // Such a room has no label.

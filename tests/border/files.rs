@@ -40,6 +40,10 @@ fn a_file_with_a_label_is_for_those_who_are_cleared_for_it_wherever_it_is_shown(
     let refused =
         alice.try_send(&room, "m.room.message", show(&secret, "INTERNAL")).refused(403, "M_FORBIDDEN");
     assert!(refused["error"].as_str().unwrap().contains("CONFIDENTIAL, is above"), "{refused}");
+    let unlabelled = alice.create_room(json!({ "preset": "private_chat" }));
+    alice
+        .try_send(&unlabelled, "m.room.message", json!({ "msgtype": "m.file", "body": "f", "url": secret }))
+        .refused(403, "M_FORBIDDEN");
     alice.send(&room, "m.room.message", show(&secret, "CONFIDENTIAL"));
     let since = bob.now();
     let shown = alice.send(&room, "m.room.message", show(&open, "INTERNAL"));
@@ -58,6 +62,48 @@ fn a_file_with_a_label_is_for_those_who_are_cleared_for_it_wherever_it_is_shown(
     // Also where nothing shows it: by then it might be in an encrypted room.
     let unshown = uploaded(&alice, "Company CONFIDENTIAL");
     assert_eq!((fetched(&alice, &unshown), fetched(&clerk, &unshown)), (200, 404));
+}
+
+#[test]
+fn who_waits_for_a_file_gets_it_if_they_are_cleared_for_the_label_it_came_with() {
+    let clerks = "[[user]]\nid = \"@clerk*\"\nclearance = \"Company INTERNAL\"\n";
+    let enclave = Enclave::start(&Seat::take(), "Company CONFIDENTIAL", &[], clerks);
+    let (alice, clerk) = (enclave.register("alice"), enclave.register("clerk"));
+    let uri =
+        alice.post("/_matrix/media/v1/create", json!({})).ok()["content_uri"].as_str().unwrap().to_owned();
+    let waiting = std::thread::spawn({
+        let uri = uri.clone();
+        move || fetched(&clerk, &uri)
+    });
+    // So that it waits; if it came later, it would be refused at once.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let path = format!(
+        "/_matrix/media/v3/upload/{}?io.postern.label={}",
+        uri.trim_start_matches("mxc://"),
+        enc("Company CONFIDENTIAL")
+    );
+    alice.send_bytes(Method::PUT, &path, &[("content-type", "text/plain")], b"the plan".to_vec()).done();
+    assert_eq!((waiting.join().unwrap(), fetched(&alice, &uri)), (404, 200));
+}
+
+#[test]
+fn a_device_gets_files_up_to_its_own_clearance() {
+    let phones = "[[device]]\nid = \"PHONE*\"\nuser = \"*\"\nclearance = \"Company INTERNAL\"\n";
+    let enclave = Enclave::start(&Seat::take(), "Company CONFIDENTIAL", &[], phones);
+    let (alice, bob) = (enclave.register("alice"), enclave.register("bob"));
+    let phone = bob.log_in_with(json!({ "device_id": "PHONE1" }));
+    let room = alice.create_room(json!({
+        "preset": "private_chat",
+        "creation_content": { "io.postern.label": label("CONFIDENTIAL"), "io.postern.floor": label("INTERNAL") },
+        "invite": [bob.id()],
+    }));
+    bob.join(&room);
+    let labelled = upload(&alice, "Company CONFIDENTIAL").ok()["content_uri"].as_str().unwrap().to_owned();
+    let unlabelled = alice.upload("text/plain", Some("plan.txt"), b"the plan");
+    for uri in [&labelled, &unlabelled] {
+        alice.send(&room, "m.room.message", show(uri, "CONFIDENTIAL"));
+        assert_eq!((fetched(&bob, uri), fetched(&phone, uri)), (200, 404), "{uri}");
+    }
 }
 
 #[test]

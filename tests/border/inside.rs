@@ -33,6 +33,16 @@ fn users_read_up_to_their_own_clearance() {
     assert!(!clerk.messages(&room, "dir=b&limit=100").to_string().contains("canary"));
     let search = json!({ "search_categories": { "room_events": { "search_term": "canary" } } });
     assert!(!clerk.post("/_matrix/client/v3/search", search).body().to_string().contains("sings"));
+    // Nor is a name guessed at.
+    let list = |who: &postern_world::Client| {
+        let filters = json!({ "room_name_like": "canary" });
+        let list =
+            json!({ "ranges": [[0, 9]], "timeline_limit": 0, "required_state": [], "filters": filters });
+        let body = json!({ "lists": { "rooms": list } });
+        who.post("unstable/org.matrix.simplified_msc3575/sync?timeout=0", body).ok()["lists"]["rooms"]["count"]
+            .clone()
+    };
+    assert_eq!((list(&officer), list(&clerk)), (json!(1), json!(0)));
     // Who is not cleared for what they want to say does not say it.
     clerk
         .try_send(&room, "m.room.message", json!({ "msgtype": "m.text", "body": "at the room's label" }))

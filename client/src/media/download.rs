@@ -8,7 +8,7 @@ use crate::{
 use axum::{extract::State, http::HeaderMap, response::Response};
 use postern_media::{Error, Method, Record, Size};
 use postern_rooms::Asker;
-use ruma::{ServerName, UserId};
+use ruma::ServerName;
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -29,12 +29,14 @@ pub(super) struct Patience {
 /// What is known of a file, waiting for it as long as the client says; but not for longer than the server runs.
 async fn record(
     api: &Api,
-    user: Option<&UserId>,
+    asker: Asker<'_>,
     server: &str,
     id: &str,
     timeout_ms: Option<u64>,
 ) -> Result<Record, ApiError> {
-    if !api.rooms.may_fetch(Asker::User(user), &format!("{server}/{id}"))? {
+    let name = format!("{server}/{id}");
+    // Before it is waited for: how long that takes would tell what there is.
+    if !api.rooms.may_fetch(asker, &name)? {
         return Err(Error::NotFound.into());
     }
     let patience_ms = timeout_ms.unwrap_or(PATIENCE_MS).min(MAX_PATIENCE_MS);
@@ -45,10 +47,17 @@ async fn record(
         api.elsewhere.media(&server, id, patience_ms).await?;
     }
     let patience = Duration::from_millis(patience_ms);
-    Ok(tokio::select! {
+    let record = tokio::select! {
         record = api.media.record_within(server, id, patience) => record,
         () = api.stopping.cancelled() => api.media.record(server, id),
-    }?)
+    }?;
+    // Its label came with it, and it may be shown somewhere meanwhile.
+    if api.rooms.may_fetch(asker, &name)? { Ok(record) } else { Err(Error::NotFound.into()) }
+}
+
+/// Who may keep an answer.
+fn audience(asker: Asker<'_>) -> Audience {
+    if matches!(asker, Asker::User(None)) { Audience::Anyone } else { Audience::Users }
 }
 
 pub(super) async fn download(
@@ -58,7 +67,8 @@ pub(super) async fn download(
     Query(patience): Query<Patience>,
     headers: HeaderMap,
 ) -> Sent {
-    file(&api, &server, &id, None, &patience, &headers, Some(&session.user_id)).await
+    file(&api, &server, &id, None, &patience, &headers, Asker::Device(&session.user_id, &session.device_id))
+        .await
 }
 
 pub(super) async fn download_named(
@@ -68,7 +78,16 @@ pub(super) async fn download_named(
     Query(patience): Query<Patience>,
     headers: HeaderMap,
 ) -> Sent {
-    file(&api, &server, &id, Some(name), &patience, &headers, Some(&session.user_id)).await
+    file(
+        &api,
+        &server,
+        &id,
+        Some(name),
+        &patience,
+        &headers,
+        Asker::Device(&session.user_id, &session.device_id),
+    )
+    .await
 }
 
 /// The deprecated endpoints without authentication are there only where they are wanted.
@@ -87,7 +106,7 @@ pub(super) async fn open_download(
     headers: HeaderMap,
 ) -> Sent {
     open(&api)?;
-    file(&api, &server, &id, None, &patience, &headers, None).await
+    file(&api, &server, &id, None, &patience, &headers, Asker::User(None)).await
 }
 
 pub(super) async fn open_download_named(
@@ -97,7 +116,7 @@ pub(super) async fn open_download_named(
     headers: HeaderMap,
 ) -> Sent {
     open(&api)?;
-    file(&api, &server, &id, Some(name), &patience, &headers, None).await
+    file(&api, &server, &id, Some(name), &patience, &headers, Asker::User(None)).await
 }
 
 /// A file of another server is not for who asks another server for it.
@@ -115,7 +134,7 @@ async fn file(
     name: Option<String>,
     patience: &Patience,
     headers: &HeaderMap,
-    asker: Option<&UserId>,
+    asker: Asker<'_>,
 ) -> Sent {
     local(api, server, patience.allow_remote)?;
     let record = record(api, asker, server, id, patience.timeout_ms).await?;
@@ -125,7 +144,7 @@ async fn file(
         name: name.or(record.file_name),
         size: record.size,
         content: Content::File { media: api.media.clone(), server: server.to_owned(), id: id.to_owned() },
-        audience: if asker.is_some() { Audience::Users } else { Audience::Anyone },
+        audience: audience(asker),
     };
     respond(part, headers)
 }
@@ -145,7 +164,7 @@ pub(super) async fn thumbnail(
     Query(query): Query<Thumbnail>,
     headers: HeaderMap,
 ) -> Sent {
-    small(&api, &server, &id, &query, &headers, Some(&session.user_id)).await
+    small(&api, &server, &id, &query, &headers, Asker::Device(&session.user_id, &session.device_id)).await
 }
 
 pub(super) async fn open_thumbnail(
@@ -155,7 +174,7 @@ pub(super) async fn open_thumbnail(
     headers: HeaderMap,
 ) -> Sent {
     open(&api)?;
-    small(&api, &server, &id, &query, &headers, None).await
+    small(&api, &server, &id, &query, &headers, Asker::User(None)).await
 }
 
 async fn small(
@@ -164,7 +183,7 @@ async fn small(
     id: &str,
     query: &Thumbnail,
     headers: &HeaderMap,
-    asker: Option<&UserId>,
+    asker: Asker<'_>,
 ) -> Sent {
     let method = match query.method.as_deref() {
         None | Some("scale") => Method::Scale,
@@ -184,7 +203,7 @@ async fn small(
         name: Some(format!("thumbnail.{ending}")),
         size: made.bytes.len() as u64,
         content: Content::Bytes(made.bytes),
-        audience: if asker.is_some() { Audience::Users } else { Audience::Anyone },
+        audience: audience(asker),
     };
     respond(part, headers)
 }

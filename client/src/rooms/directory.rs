@@ -13,7 +13,8 @@ use crate::{
 use axum::{Json, Router, extract::State, routing::get};
 use postern_config::Who;
 use postern_rooms::{Asker, Entry, PublicRooms};
-use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, RoomId, ServerName, UserId};
+use postern_users::Session;
+use ruma::{OwnedRoomAliasId, OwnedRoomId, OwnedRoomOrAliasId, RoomId, ServerName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -189,14 +190,23 @@ struct ListingQuery {
     server: Option<String>,
 }
 
+/// Who asks, and on which device.
+fn asking(session: Option<&Session>) -> Asker<'_> {
+    session.map_or(Asker::User(None), |session| Asker::Device(&session.user_id, &session.device_id))
+}
+
 async fn public_rooms(
     State(api): State<Api>,
     MaybeCaller(session): MaybeCaller,
     Query(query): Query<ListingQuery>,
 ) -> Answer {
     let ListingQuery { limit, since, server } = query;
-    let asker = session.as_ref().map(|session| &*session.user_id);
-    answer(&api, asker, Listing { limit, since, server, filter: ListingFilter::default() }).await
+    answer(
+        &api,
+        asking(session.as_deref()),
+        Listing { limit, since, server, filter: ListingFilter::default() },
+    )
+    .await
 }
 
 async fn search_public_rooms(
@@ -206,10 +216,10 @@ async fn search_public_rooms(
     Body(mut request): Body<Listing>,
 ) -> Answer {
     request.server = query.server.or(request.server);
-    answer(&api, Some(&session.user_id), request).await
+    answer(&api, asking(Some(&session)), request).await
 }
 
-async fn answer(api: &Api, asker: Option<&UserId>, request: Listing) -> Answer {
+async fn answer(api: &Api, asker: Asker<'_>, request: Listing) -> Answer {
     if let Some(server) =
         request.server.as_deref().filter(|server| *server != api.rooms.server_name().as_str())
     {
@@ -227,7 +237,7 @@ async fn answer(api: &Api, asker: Option<&UserId>, request: Listing) -> Answer {
         return Ok(Json(api.elsewhere.public_rooms(&server, asked).await?));
     }
     let query = PublicRooms { term: request.filter.generic_search_term, types: request.filter.room_types };
-    Ok(Json(api.rooms.public_page(Asker::User(asker), &query, request.since.as_deref(), request.limit)?))
+    Ok(Json(api.rooms.public_page(asker, &query, request.since.as_deref(), request.limit)?))
 }
 
 impl ListingFilter {
@@ -297,8 +307,7 @@ async fn summary(
     if !api.rooms.may_see_summary(room, user)? {
         return Err(missing());
     }
-    let asker = Asker::User(session.as_ref().map(|session| &*session.user_id));
-    let mut body = json!(api.rooms.summary(asker, room)?);
+    let mut body = json!(api.rooms.summary(asking(session.as_deref()), room)?);
     if let Some(user) = user {
         let membership = api.rooms.member(room, user)?;
         body["membership"] = membership.map_or("leave", |membership| membership.kind.as_str()).into();

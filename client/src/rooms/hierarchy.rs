@@ -109,7 +109,7 @@ fn here(api: &Api, session: &Session, room: RoomNum, suggested_only: bool) -> Re
     if !api.rooms.may_see_summary(room, Some(session.user))? {
         return Ok(None);
     }
-    let asker = Asker::User(Some(&session.user_id));
+    let asker = Asker::Device(&session.user_id, &session.device_id);
     let summary = api.rooms.summary(asker, room)?;
     let is_space = summary.listing.room_type.as_deref() == Some("m.space");
     let links = if is_space { api.rooms.space(asker, room, suggested_only)?.links } else { Vec::new() };

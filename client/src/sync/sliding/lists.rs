@@ -1,7 +1,7 @@
 //! Which rooms a client looks at: windows over sorted lists, and rooms it names.
 
 use super::{Request, connection::Connection};
-use crate::{Api, http::ApiError};
+use crate::{Api, http::ApiError, rooms::viewer};
 use postern_graph::{
     Pos, RoomNum,
     event::{Membership, MembershipKind},
@@ -217,7 +217,13 @@ impl Filters {
             }
         }
         if let Some(like) = &self.room_name_like {
-            let name = api.rooms.state(room, "m.room.name", "")?.and_then(|event| event.content_text("name"));
+            // What the user may not read is not to be guessed at either.
+            let content: Value = match api.rooms.state(room, "m.room.name", "")? {
+                Some(event) => serde_json::from_str(api.rooms.content_for(&viewer(session), &event)?.get())
+                    .unwrap_or_default(),
+                None => Value::Null,
+            };
+            let name = content["name"].as_str();
             if !name.is_some_and(|name| name.to_lowercase().contains(&like.to_lowercase())) {
                 return Ok(false);
             }
