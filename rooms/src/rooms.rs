@@ -425,6 +425,11 @@ impl Rooms {
         lane.lock_owned().await
     }
 
+    /// Waits until nobody is changing a room: what the log has of it by then is read as it is.
+    pub async fn at_rest(&self, room: RoomNum) {
+        drop(self.lane(room).await);
+    }
+
     /// A batch on top of the room as it is. The caller holds the lane.
     pub(crate) fn batch(&self, room: RoomNum) -> Result<Batch<'_>, Error> {
         let head =
