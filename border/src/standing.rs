@@ -395,7 +395,7 @@ fn security_policies(mut spifs: Vec<Spif>) -> Result<Policies, Error> {
 }
 
 /// A digest in base64, as `curl --pinnedpubkey` has it or without `sha256//` before it.
-fn pin_of(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn pin_of(text: &str) -> Option<[u8; 32]> {
     BASE64.decode(text.strip_prefix("sha256//").unwrap_or(text)).ok()?.try_into().ok()
 }
 
