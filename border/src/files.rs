@@ -32,6 +32,25 @@ pub(crate) struct FileLabel {
     pub(crate) text: String,
 }
 
+impl FileLabel {
+    /// As it is kept with the file.
+    pub(crate) fn kept(standing: &Standing, kept: String) -> Self {
+        let label = serde_json::from_str::<Value>(&kept)
+            .map_err(|error| error.to_string())
+            .and_then(|label| Label::from_json(&label).map_err(|error| error.to_string()));
+        match label {
+            Ok(label) => Self { held: standing.resolve(Some(&label)), text: text_of(standing, &label) },
+            Err(error) => Self { held: Err(error.into()), text: kept },
+        }
+    }
+
+    /// As whoever uploads the file says it.
+    pub(crate) fn said(standing: &Standing, said: &str) -> Result<Label, String> {
+        let label = standing.policies.parse_label(said).and_then(|label| standing.policies.complete(&label));
+        label.map_err(|error| error.to_string())
+    }
+}
+
 impl Border {
     /// Whether somebody may have a file: who may see an event that shows it. In encrypted rooms no event says which file it
     /// shows; there whoever is cleared for all that its uploader may have shown it in.
@@ -174,14 +193,7 @@ impl Border {
     /// The label of a file that is here, if it was given one.
     pub(crate) fn label_of(&self, standing: &Standing, media: &str) -> Option<FileLabel> {
         let (server, id) = media.split_once('/')?;
-        let kept = self.0.media.record(server, id).ok()?.label?;
-        let label = serde_json::from_str::<Value>(&kept)
-            .map_err(|error| error.to_string())
-            .and_then(|label| Label::from_json(&label).map_err(|error| error.to_string()));
-        Some(match label {
-            Ok(label) => FileLabel { held: standing.resolve(Some(&label)), text: text_of(standing, &label) },
-            Err(error) => FileLabel { held: Err(error.into()), text: kept },
-        })
+        Some(FileLabel::kept(standing, self.0.media.record(server, id).ok()?.label?))
     }
 
     /// The label a file gets of which its uploader says the type and the label.
@@ -196,9 +208,7 @@ impl Border {
             return Ok(None);
         }
         let forbidden = |why: String| Error::from(RoomsError::Forbidden(why));
-        let read =
-            |said| standing.policies.parse_label(said).and_then(|label| standing.policies.complete(&label));
-        let label = label.map(read).transpose().map_err(|error| forbidden(error.to_string()))?;
+        let label = label.map(|said| FileLabel::said(standing, said)).transpose().map_err(forbidden)?;
         let held = standing.resolve(label.as_ref());
         let holder = self.holder(standing, user, device)?;
         if !dominates(&holder.clearance, &held) {

@@ -30,11 +30,16 @@ pub(crate) struct Published {
 
 impl Published {
     /// What the content of a state says. Fields that every event may have here are no part of it.
-    fn of(room: &RoomId, content: &str) -> Result<Self, Wrong> {
+    pub(crate) fn of(room: &RoomId, content: &str) -> Result<Self, Wrong> {
         let wrong = |error: serde_json::Error| Wrong(vec![format!("{NAME}: {error}")]);
         let mut content: Map<String, Value> = serde_json::from_str(content).map_err(wrong)?;
         content.retain(|key, _| !key.starts_with("io.postern."));
         Ok(Self { room: room.to_owned(), bundle: Value::Object(content).to_string() })
+    }
+
+    /// The bundle, as JSON.
+    pub(crate) fn json(&self) -> &str {
+        &self.bundle
     }
 
     pub(crate) fn handed(&self) -> Handed {

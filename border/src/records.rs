@@ -37,6 +37,16 @@ pub struct Disclosed {
     pub disclosure: Disclosure,
 }
 
+/// What other policies would have decided.
+#[derive(Debug, Clone, Serialize)]
+pub struct Replayed {
+    /// Of what, and what of it otherwise.
+    #[serde(flatten)]
+    pub replay: Replay,
+    /// Whether these are all rulings that are kept.
+    pub complete: bool,
+}
+
 /// Why somebody gets an event, or does not.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Explained {
@@ -199,11 +209,18 @@ impl Border {
         })
     }
 
-    /// What other policies would have decided of what was decided, over a bounded number of the rulings that are kept.
+    /// What other policies would have decided of what was decided, over so many of the rulings that are kept, the first ones, and
+    /// [`limits::REPLAYED`] at most.
     ///
     /// # Errors
     /// [`Error::Wrong`] if these are no policies.
-    pub fn replay(&self, base: Option<decide::Base>, policies: &[Text]) -> Result<Replay, Error> {
+    pub fn replay(
+        &self,
+        base: Option<decide::Base>,
+        policies: &[Text],
+        most: Option<usize>,
+    ) -> Result<Replayed, Error> {
+        let most = most.unwrap_or(limits::REPLAYED).min(limits::REPLAYED);
         let base = base.unwrap_or(self.standing().base);
         let candidate = RuleSet::build(base, policies).map_err(Wrong::from)?;
         let recorded = |entry: Result<((u64,), Json<Value>), postern_graph::Error>| {
@@ -217,11 +234,16 @@ impl Border {
             })
         };
         let mut damaged: Option<Error> = None;
-        let rulings = self.0.graph.scan::<Decisions, _>(&()).iter().take(limits::REPLAYED);
-        let questions =
-            rulings.map_while(|entry| recorded(entry).map_err(|error| damaged = Some(error)).ok());
+        let mut rulings = self.0.graph.scan::<Decisions, _>(&()).iter();
+        let questions = rulings
+            .by_ref()
+            .take(most)
+            .map_while(|entry| recorded(entry).map_err(|error| damaged = Some(error)).ok());
         let replay = decide::replay(questions, &candidate);
-        damaged.map_or(Ok(replay), Err)
+        match damaged {
+            Some(error) => Err(error),
+            None => Ok(Replayed { complete: rulings.next().is_none(), replay }),
+        }
     }
 
     /// What counts of policies now: the base, and each policy with where it stands.

@@ -108,6 +108,14 @@ pub struct PushEntry {
     pub event_ids: Option<String>,
 }
 
+impl PolicySettings {
+    /// The keys of which it takes some; what is wrong with them, if they are none.
+    pub(crate) fn keys(&self) -> Result<Keys, String> {
+        let given = self.keys.iter().map(|(id, key)| (id.as_str(), key.as_str()));
+        Keys::new(given, self.signatures_needed).map_err(|error| format!("{FILE}: policies.keys: {error}"))
+    }
+}
+
 /// Another server.
 #[derive(Debug, Clone, Deserialize, serde::Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -266,9 +274,8 @@ impl Directory {
             Document::default()
         });
         let spifs = read_spifs(&path.join("spif"), &mut wrong);
-        let given = document.policies.keys.iter().map(|(id, key)| (id.as_str(), key.as_str()));
-        let keys = Keys::new(given, document.policies.signatures_needed).unwrap_or_else(|error| {
-            wrong.push(format!("{FILE}: policies.keys: {error}"));
+        let keys = document.policies.keys().unwrap_or_else(|error| {
+            wrong.push(error);
             Keys::default()
         });
         let policies = path.join("policies");

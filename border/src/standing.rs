@@ -16,14 +16,14 @@ use postern_guards::Guards;
 use postern_policy::{
     Clearance, Label, Policies, Resolved, ResolvedClearance,
     decide::{self, Accepted, Base, Decider, Question, Sources},
-    spif::Spif,
+    spif::{Problems, Spif},
 };
 use postern_rooms::{Pins, Preset, glob::Glob};
 use quick_cache::sync::Cache;
 use ruma::{OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 /// Words in policies by which an answer depends on one event alone, or on what a room is like at the moment.
@@ -392,19 +392,24 @@ impl Standing {
 
 /// The security policies: those of the directory, then those that come with Postern and are not named by these.
 fn security_policies(mut spifs: Vec<Spif>) -> Result<Policies, Error> {
-    let wrong = |problems: postern_policy::spif::Problems| {
-        Error::from(Wrong(problems.0.iter().map(ToString::to_string).collect()))
-    };
-    for preset in Policies::presets().map_err(wrong)?.spifs() {
+    // Reading them takes several times as long as all else, and every change of the tables is a new standing.
+    static PRESETS: LazyLock<Result<Policies, Problems>> = LazyLock::new(Policies::presets);
+    let wrong =
+        |problems: &Problems| Error::from(Wrong(problems.0.iter().map(ToString::to_string).collect()));
+    let presets = PRESETS.as_ref().map_err(wrong)?;
+    if spifs.is_empty() {
+        return Ok(presets.clone());
+    }
+    for preset in presets.spifs() {
         if !spifs.iter().any(|spif| spif.name == preset.name) {
             spifs.push(preset.clone());
         }
     }
-    Policies::new(spifs).map_err(wrong)
+    Policies::new(spifs).map_err(|problems| wrong(&problems))
 }
 
 /// A digest in base64, as `curl --pinnedpubkey` has it or without `sha256//` before it.
-fn pin_of(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn pin_of(text: &str) -> Option<[u8; 32]> {
     BASE64.decode(text.strip_prefix("sha256//").unwrap_or(text)).ok()?.try_into().ok()
 }
 

@@ -292,7 +292,10 @@ mod tests {
         .unwrap();
         assert_eq!(answer.device_keys.len(), 1);
         assert!(answer.master_keys.is_empty() && answer.self_signing_keys.is_empty());
-        let claimed: Claimed = serde_json::from_value(json!({ "one_time_keys": null })).unwrap();
+        let nothing = json!({ "device_keys": null, "self_signing_keys": null, "failures": null });
+        assert!(queried(nothing).unwrap().device_keys.is_empty());
+        let nothing = json!({ "one_time_keys": null, "failures": null });
+        let claimed: Claimed = serde_json::from_value(nothing).unwrap();
         assert!(claimed.one_time_keys.is_empty());
     }
 }

@@ -120,6 +120,17 @@ fn the_ledger_says_who_got_what_and_why() {
     let replay = json!({ "policies": { "strict.cedar": strict } });
     let replayed = officer.post(&format!("{API}/replay"), replay).ok();
     assert!(!replayed["changes"].as_array().unwrap().is_empty(), "{replayed}");
+    assert_eq!(replayed["complete"], true, "{replayed}");
+    // No more than the bound are looked at, which is said.
+    let all = replayed["asked"].as_u64().unwrap();
+    assert!(all >= 2, "{replayed}");
+    let first = |limit: u64| {
+        let replay = json!({ "policies": { "strict.cedar": strict }, "limit": limit });
+        let replayed = officer.post(&format!("{API}/replay"), replay).ok();
+        (replayed["asked"].as_u64().unwrap(), replayed["complete"].as_bool().unwrap())
+    };
+    assert_eq!((first(1), first(all - 1)), ((1, false), (all - 1, false)));
+    assert!(first(u64::from(u32::MAX)).1);
     let broken = json!({ "policies": { "strict.cedar": "forbid (" } });
     let wrong = officer.post(&format!("{API}/replay"), broken).refused(400, "M_INVALID_PARAM");
     assert!(wrong["error"].to_string().contains("strict.cedar"), "{wrong}");

@@ -135,6 +135,7 @@ fn a_timeline_begins_after_a_gap_that_is_too_wide_to_fill() {
     let answer = json!({ "events": told.iter().map(|pdu| &pdu.json).collect::<Vec<_>>() });
     mallory.always("get_missing_events", Reply::json(&answer));
     let last = mallory.say(here, &alice, &room, &eve);
+    alice.sync_until_event(&since, &room, &last);
     let wide = json!({ "room": { "timeline": { "limit": 100 } } });
     let mut begin = String::new();
     for since in [None, Some(since.as_str())] {

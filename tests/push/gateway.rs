@@ -58,6 +58,11 @@ impl Gateway {
         self.heard.lock().unwrap().clone()
     }
 
+    /// The events it heard of so far. How much is unread it may have heard besides, by itself.
+    pub fn events(&self) -> Vec<Value> {
+        self.heard().iter().filter_map(|heard| heard.get("event_id").cloned()).collect()
+    }
+
     /// Waits until it has heard something like this.
     pub fn until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         until("the gateway hears of it", || self.heard().into_iter().find(|heard| wanted(heard)))

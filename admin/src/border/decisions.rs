@@ -179,13 +179,14 @@ async fn shadow(officer: Officer, Query(paging): Query<Paging>) -> Answer<Value>
 struct Candidate {
     base: Option<Base>,
     policies: BTreeMap<String, String>,
+    limit: Option<usize>,
 }
 
-/// What other policies would have decided of all that was decided: only what would change.
+/// What other policies would have decided of what was decided, from the first ruling that is kept: only what would change.
 #[utoipa::path(
     post, path = "/_postern/border/replay", tag = "border",
-    request_body(content = Object, description = "`policies`: from file name to text; `base`, if it is another"),
-    responses((status = 200, description = "`asked`, `changes`", body = Object), (status = 400, description = "What is wrong with the policies"))
+    request_body(content = Object, description = "`policies`: from file name to text; `base`, if it is another; `limit`: of how many rulings, 100,000 at most"),
+    responses((status = 200, description = "`asked`, `changes`, and `complete`: whether all rulings were looked at", body = Object), (status = 400, description = "What is wrong with the policies"))
 )]
 async fn replay(officer: Officer, Body(candidate): Body<Candidate>) -> Answer<Value> {
     officer.may(Action::AdminPolicy)?;
@@ -193,7 +194,7 @@ async fn replay(officer: Officer, Body(candidate): Body<Candidate>) -> Answer<Va
     let texts: Vec<Text> = candidate.policies.into_iter().map(|(name, text)| Text { name, text }).collect();
     let border = officer.border.clone();
     // As long as there are rulings: not where others wait.
-    let replay = blocking(move || border.replay(candidate.base, &texts)).await??;
+    let replay = blocking(move || border.replay(candidate.base, &texts, candidate.limit)).await??;
     Ok(Json(json!(replay)))
 }
 
