@@ -214,9 +214,15 @@ fn what_could_not_be_told_before_a_power_cut_is_told_after_it() {
 #[test]
 fn what_was_read_or_taken_back_before_it_could_be_told_is_not_told() {
     let seat = Seat::take();
-    let (alice, bob, room) = two_in_a_room();
+    // Left alone for long enough that all is over when it is tried again.
+    let slow =
+        [("push.retry_min_ms", "10000"), ("push.retry_max_ms", "10000"), ("log.level", "postern_push=debug")];
+    let server = server_with(&slow);
+    let (alice, bob) = (server.register("alice"), server.register("bob"));
+    let room = alice.create_room_with(&[&bob]);
     set_pusher(&bob, pusher("key", &url_of(&seat)));
     alice.send_text(&room, "read");
+    until("the gateway is not reached", || server.log().contains("was not reached").then_some(()));
     bob.read(&room, &alice.send_text(&room, "read too"));
     let regretted = alice.send_text(&room, "regretted");
     alice.redact(&room, &regretted);
