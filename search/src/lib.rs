@@ -1,0 +1,1 @@
+//! Full-text search: an index that follows the log.
